@@ -1,0 +1,373 @@
+"""The command line: ``qa-fast ask``.
+
+Nothing heavy is imported at the top, so that ``--help``, ``--version`` and a mistake in the
+arguments answer at once. Bad input is one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from logging import ERROR, getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from . import __version__
+from .terminal import STANDARD_INPUT, SourcedAnswer, display_name, print_answers, visible
+
+if TYPE_CHECKING:
+    from .pipeline import QuestionAnsweringPipeline
+
+CONTEXT_TEXT = "--context-text"
+_BOM = "\ufeff"
+
+
+class InputError(Exception):
+    """What the user gave cannot be used; the message names it and the remedy."""
+
+
+class _Group(TyperGroup):
+    """Prints every error as one line, without a usage box or a traceback."""
+
+    def main(self, **extra: Any) -> Any:  # type: ignore[override]
+        if not extra.pop("standalone_mode", True):
+            return super().main(standalone_mode=False, **extra)
+        try:
+            code = super().main(standalone_mode=False, **extra)
+        except (typer.Abort, KeyboardInterrupt):
+            sys.exit(130)
+        except InputError as error:
+            message = str(error)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # a usage error of Typer has it
+                raise
+            message = error.format_message()
+            if not message:  # no arguments: the help was printed
+                sys.exit(2)
+            message += " (see --help)"
+        else:
+            sys.exit(code if isinstance(code, int) else 0)
+        typer.echo(f"qa-fast: error: {visible(' '.join(message.split()))}", err=True)
+        sys.exit(2)
+
+
+app = typer.Typer(
+    cls=_Group,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """The entry point of the command ``qa-fast``."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its escape, not a crash.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="qa-fast")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"qa-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _qa_fast(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Extractive question answering: find the part of a text that answers a question."""
+
+
+_EPILOG = """\
+[bold]Examples[/]
+
+[cyan]qa-fast ask "Who wrote it?" --context notes.txt[/]
+
+[cyan]qa-fast ask "Who wrote it?" --context chapters/*.txt --top-k 5[/]
+
+[cyan]curl -s URL | qa-fast ask "Who wrote it?" --json[/]
+
+[cyan]qa-fast ask "Who wrote it?" --context-text "It was written by Ada." --no-answer[/]
+"""
+
+
+@app.command(epilog=_EPILOG)
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question.")],
+    more_files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE",
+            help="More files to search, so that --context *.txt works.",
+            show_default=False,
+        ),
+    ] = None,
+    context: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--context",
+            "-c",
+            metavar="FILE",
+            help="A UTF-8 text to search; - is standard input. Give it again for more: the answers "
+            "of all of them are ranked together. Without it, piped standard input is read.",
+            show_default=False,
+            rich_help_panel="Where to look",
+        ),
+    ] = None,
+    context_text: Annotated[
+        str | None,
+        typer.Option(
+            "--context-text",
+            metavar="TEXT",
+            help="The text itself, instead of a file.",
+            show_default=False,
+            rich_help_panel="Where to look",
+        ),
+    ] = None,
+    top_k: Annotated[
+        int,
+        typer.Option(
+            "--top-k",
+            "-k",
+            metavar="N",
+            help="The most answers to give.",
+            rich_help_panel="Answers",
+        ),
+    ] = 1,
+    max_answer_len: Annotated[
+        int,
+        typer.Option(metavar="N", help="The longest answer, in tokens.", rich_help_panel="Answers"),
+    ] = 15,
+    no_answer: Annotated[
+        bool,
+        typer.Option(
+            "--no-answer",
+            help="Allow the empty answer: the texts do not say. For models trained on it.",
+            rich_help_panel="Answers",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help='Print one JSON object: {"question", "answers": [{"score", "start", "end", '
+            '"answer", "source"}]}. start and end count the characters of the file as it is: a '
+            "byte order mark is one, a CR LF two.",
+            rich_help_panel="Answers",
+        ),
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID_OR_FOLDER",
+            help="A Transformers question answering model, by its name on the Hugging Face hub or "
+            "by folder.",
+            show_default="the small English model in the package",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Where the model runs: cpu, cuda, cuda:1, mps.",
+            show_default="a GPU if there is one, else cpu",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    max_seq_len: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens in a chunk, question included; a longer text is cut into several.",
+            show_default="384, or what the model can take",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    doc_stride: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens that neighbouring chunks share.",
+            show_default="128, or half of --max-seq-len where that is less",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+) -> None:
+    """Find the part of a text that answers QUESTION."""
+    _check_text(question, "the question", 'give one, such as "Who wrote it?"')
+    texts = _read_contexts([*(context or []), *(more_files or [])], context_text)
+    with _quiet():
+        try:
+            from .pipeline import pipeline  # here, because it imports PyTorch and Transformers
+
+            qa = pipeline(model, device=device)
+            answers = answer_texts(
+                qa,
+                question,
+                texts,
+                top_k=top_k,
+                max_answer_len=max_answer_len,
+                max_seq_len=max_seq_len,
+                doc_stride=doc_stride,
+                handle_impossible_answer=no_answer,
+            )
+        except (ValueError, OSError, ImportError) as error:
+            raise InputError(_in_cli_words(str(error), list(texts))) from error
+    if as_json:
+        found = {"question": question, "answers": [asdict(answer) for answer in answers]}
+        ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+        typer.echo(json.dumps(found, ensure_ascii=ascii_only))
+    else:
+        print_answers(Console(highlight=False), answers, texts)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def _read_contexts(files: Sequence[Path], text: str | None) -> dict[str, str]:
+    """The texts to search, by the name each was given under, in that order."""
+    if text is not None:
+        if files:
+            raise InputError(
+                f"both --context-text and a file ({files[0]}) were given: give one or the other"
+            )
+        _check_text(text, "--context-text", "give the text to search")
+        return {CONTEXT_TEXT: text}
+    if not files:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise InputError(
+                "no text to search: name a file with --context FILE, give --context-text TEXT, or "
+                "pipe a text in"
+            )
+        files = [Path(STANDARD_INPUT)]
+    texts: dict[str, str] = {}
+    for file in files:
+        source = str(file)
+        if source in texts:
+            raise InputError(f"{source} was given twice: name each file once")
+        texts[source] = _read(source)
+    return texts
+
+
+def _read(source: str) -> str:
+    """The text of a file exactly as it is, with its byte order mark and line ends."""
+    name = display_name(source)
+    try:
+        data = sys.stdin.buffer.read() if source == STANDARD_INPUT else Path(source).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file: check the path given to --context") from None
+    except IsADirectoryError:
+        raise InputError(
+            f"{name}: is a folder: name the files in it, as in --context {name.rstrip('/')}/*.txt"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name}: not UTF-8 text (byte 0x{data[error.start]:02x} at byte offset {error.start}):"
+            " convert it to UTF-8 first, for example with iconv"
+        ) from None
+    _check_text(text.removeprefix(_BOM), name, "give a text to search")
+    return text
+
+
+def _check_text(text: str, name: str, remedy: str) -> None:
+    if not text:
+        raise InputError(f"{name} is empty: {remedy}")
+    if text.isspace():
+        raise InputError(f"{name} holds only white space: {remedy}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8
+        raise InputError(
+            f"{name} is not valid Unicode at character {error.start}: give it as UTF-8"
+        ) from None
+
+
+# --- answering ----------------------------------------------------------------------------------
+
+
+def answer_texts(
+    qa: QuestionAnsweringPipeline,
+    question: str,
+    texts: dict[str, str],
+    *,
+    top_k: int,
+    **options: Any,
+) -> list[SourcedAnswer]:
+    """The ``top_k`` best answers over all texts, best first; equals in the order of the texts.
+
+    The empty answer says that no text has one, so its score is the least of the texts' null scores,
+    as it is the least over the chunks of one text.
+    """
+    answers: list[SourcedAnswer] = []
+    null_scores: list[float] = []
+    # A byte order mark is not part of what the author wrote: the model does not get to see it, the
+    # offsets count it, because they are offsets into the file.
+    contexts = [text.removeprefix(_BOM) for text in texts.values()]
+    results: Any = qa(question=question, context=contexts, top_k=top_k, **options)
+    for (source, text), result in zip(
+        texts.items(), [results] if len(texts) == 1 else results, strict=True
+    ):
+        shift = 1 if text.startswith(_BOM) else 0
+        for item in [result] if isinstance(result, dict) else result:
+            if item["answer"]:
+                start, end = item["start"] + shift, item["end"] + shift
+                answers.append(SourcedAnswer(item["score"], start, end, item["answer"], source))
+            else:
+                null_scores.append(item["score"])
+    # A text whose null score did not make its own top k could not make it here either.
+    if len(null_scores) == len(texts):
+        answers.append(SourcedAnswer(min(null_scores), 0, 0, "", None))
+    return sorted(answers, key=lambda answer: -answer.score)[:top_k]
+
+
+def _in_cli_words(message: str, sources: Sequence[str]) -> str:
+    """``message`` of the pipeline with its arguments and texts named as on the command line."""
+    message = re.sub(
+        r"\b(top_k|max_answer_len|max_seq_len|doc_stride)\b",
+        lambda name: "--" + name[0].replace("_", "-"),
+        message,
+    )
+    message = message.replace("set max_question_len to cut the question", "shorten the question")
+    message = re.sub(r"\bquestion \d+", "the question", message)
+    return re.sub(r"\bcontext (\d+)", lambda n: display_name(sources[int(n[1])]), message)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Loads and runs a model without the progress bars and advice of the libraries underneath.
+
+    A download from the hub still shows its own progress.
+    """
+    from transformers.utils import logging
+
+    getLogger("huggingface_hub").setLevel(ERROR)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        for library in ("transformers", "huggingface_hub", "torch"):
+            warnings.filterwarnings("ignore", module=rf"{library}\b")
+        yield

@@ -1,0 +1,521 @@
+"""Span decoding on a CPU: O(N) per chunk, exact, one thread per core.
+
+Steps for a block of chunks that fits in a core's cache, with ``s`` and ``e`` the start and end logits
+of the context and -inf elsewhere:
+
+1. log-sum-exp of ``s`` and of ``e``, the normalizer of the two softmaxes;
+2. ``best[i] = s[i] + max(e[i : i + max_answer_len])`` for every start i: the sliding maximum takes
+   log2(max_answer_len) passes, each the maximum of the last one and itself, shifted;
+3. a floor under the k-th best span: the k-th largest of the maxima of some classes of starts. At
+   least k spans reach it, so no span below it can be among the k best;
+4. only starts with ``best[i] >= floor`` (little more than k), and of their at most max_answer_len ends
+   only those that reach it, are collected and sorted.
+
+Within a chunk the normalizer is a constant, so spans are ranked by the float32 sum of their logits and
+it is subtracted from the k that are left. Equal sums keep the order of their tokens: every sort here
+is stable.
+
+NumPy does nearly all of it: its calls cost a microsecond where PyTorch's cost five, and its minimum,
+partition, sort and nonzero use vector instructions. Arrays are contiguous, rows padded, because NumPy
+takes twice as long for rows with gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Int32s = npt.NDArray[np.int32]
+Results = tuple[npt.NDArray[Any], ...]
+Item = TypeVar("Item")
+
+_BLOCK = 1 << 15  # floats in each of a block's few buffers: what PyTorch does without threads
+_QUESTIONS = 1 << 10  # questions that are merged together
+_HARMLESS = 69.0  # exp of it and of its negative are far from the limits of float32
+_ZERO = np.float32(0)
+_HALF = (torch.float16, torch.bfloat16)
+_LOWEST = np.finfo(np.float32).min
+_LOG2_E = float(np.log2(np.e))
+
+
+class _Chunks(NamedTuple):
+    """What the blocks of one call need to know."""
+
+    logits: tuple[Tensor, Tensor]  # start and end, flat
+    mask: Tensor | None
+    row: Ints  # [C] where each chunk begins in the flat logits
+    context: Ints  # [2, C]
+    null: Ints  # [C]
+    low: Ints  # [C] first position of a span
+    length: Ints  # [C] positions from there to the last one of a span
+    edge: Floats  # ``stride`` times +inf, then as often -inf
+    window: int  # most tokens in a span
+    stride: int  # columns of a block
+    normalize: bool
+    null_in_spans: bool
+    top_k: int
+
+
+def decode(
+    start_logits: Tensor,
+    end_logits: Tensor,
+    context: Tensor,
+    context_mask: Tensor | None,
+    row_offset: Tensor | None,
+    question_id: Tensor | None,
+    context_offset: Tensor | None,
+    null_position: Tensor,
+    num_questions: int,
+    top_k: int,
+    max_answer_len: int | None,
+    scoring: str,
+    null_in_spans: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Decode checked arguments; see [`qa_fast.decode_spans`][] for their meaning."""
+    if row_offset is None:
+        columns = start_logits.shape[1]
+        row = np.arange(0, len(context) * columns, columns)
+    else:
+        row = row_offset.numpy()
+    # One integer type throughout: NumPy is slow at mixing them.
+    null = null_position.numpy().astype(np.int64)
+    low, high = ranges = context.numpy().T.astype(np.int64, order="C")
+    if null_in_spans:
+        low = np.where(null >= 0, np.minimum(low, null), low)
+        high = np.where(null >= 0, np.maximum(high, null + 1), high)
+    length = high - low
+    width = int(length.max(initial=1))
+    window = min(width, max_answer_len or width)
+    # Rows are padded by the window, so that it never reaches into the next row.
+    stride = -(-(width + window - 1) // 32) * 32
+    edge = np.empty(2 * stride, np.float32)
+    edge[:stride] = np.inf
+    edge[stride:] = -np.inf
+    chunks = _Chunks(
+        (_flat(start_logits, stride), _flat(end_logits, stride)),
+        None if context_mask is None else _flat(context_mask, stride),
+        row,
+        ranges,
+        null,
+        low,
+        length,
+        edge,
+        window,
+        stride,
+        scoring != "logit",
+        null_in_spans,
+        top_k,
+    )
+    with np.errstate(all="ignore"):
+        return _finish(
+            chunks,
+            _in_blocks(lambda block: _decode_block(chunks, block), len(row), _BLOCK // stride),
+            None if question_id is None else question_id.numpy(),
+            None if context_offset is None else context_offset.numpy(),
+            num_questions,
+            scoring,
+        )
+
+
+def _in_blocks(work: Callable[[slice], Results], count: int, step: int) -> Results:
+    """The results of ``work`` for slices of ``step`` of ``count`` items, concatenated."""
+    step = max(1, step)
+    blocks = [slice(i, min(i + step, count)) for i in range(0, count, step)] or [slice(0, 0)]
+    if len(blocks) == 1:
+        return work(blocks[0])
+    threads = min(torch.get_num_threads(), len(blocks) // 2)
+    if threads < 2:
+        done = list(map(work, blocks))
+    else:
+
+        def quietly(block: slice) -> Results:
+            with np.errstate(all="ignore"):  # a setting of the thread
+                return work(block)
+
+        with ThreadPoolExecutor(threads) as pool:
+            done = list(pool.map(quietly, blocks))
+    return tuple(np.concatenate(parts) for parts in zip(*done, strict=True))
+
+
+def _decode_block(chunks: _Chunks, block: slice) -> Results:
+    """[B, k] sums, starts and ends of the best spans; [B] start and end peaks and normalizers."""
+    low = chunks.low[block]
+    limits = _limits(chunks, block)
+    start, end = _rows(chunks.logits, chunks.row[block] + low, chunks.stride)
+    np.fmin(start, limits, out=start)
+    np.fmin(end, limits, out=end)
+    work = limits  # not needed any more
+    peaks, norms = _norms((start, end), work, chunks.normalize)
+    best = _sliding_max(end, chunks.window, work)
+    best += start
+    find = _best_span if chunks.top_k == 1 else _best_spans
+    total, at, length = find(start, end, best, chunks.window, chunks.top_k)
+    at += (low - np.arange(0, best.size, chunks.stride))[:, None]
+    return total, at.astype(np.int32), (at + length).astype(np.int32), *peaks, *norms
+
+
+def _best_span(
+    start: Floats, end: Floats, best: Floats, window: int, _: int
+) -> tuple[Floats, Ints, Ints]:
+    """The same as `_best_spans` for the best one."""
+    at = best.argmax(axis=1)
+    at += np.arange(0, best.size, best.shape[1])
+    # The first end that gives the sum, which is not always the first of the largest ends.
+    ends = _windows(end, at, window)
+    ends += start.reshape(-1)[at][:, None]
+    return best.reshape(-1)[at][:, None], at[:, None], ends.argmax(axis=1)[:, None]
+
+
+def _best_spans(
+    start: Floats, end: Floats, best: Floats, window: int, top_k: int
+) -> tuple[Floats, Ints, Ints]:
+    """Of the best spans of each row, [B, k]: sum, flat index of the start, tokens to the end."""
+    rows, stride = best.shape
+    floor = _floor(best, top_k)
+    starts = np.flatnonzero(best >= floor[:, None])
+    row = starts // stride
+    if len(starts) > 4 * top_k * rows:  # many ties
+        order = _stable_order((row, rows), (_descending(best.reshape(-1)[starts]), 1 << 32))
+        heads = _heads(row, rows, top_k)
+        starts = np.sort(starts[order[heads[heads >= 0]]])
+        row = starts // stride
+    sums = _windows(end, starts, window)
+    sums += start.reshape(-1)[starts][:, None]
+    cells = np.flatnonzero(sums >= floor[row][:, None])
+    total = sums.reshape(-1)[cells]
+    which = cells // window
+    group = row[which]
+    heads = _heads(group, rows, top_k)
+    if not len(cells):
+        return np.full(heads.shape, -np.inf, np.float32), heads, heads
+    picked = _stable_order((group, rows), (_descending(total), 1 << 32))[heads]
+    total = total[picked]
+    total[heads < 0] = -np.inf
+    which = which[picked]
+    return total, starts[which], cells[picked] - which * window
+
+
+def _floor(best: Floats, top_k: int) -> Floats:
+    """[B] lower bounds, above -inf, of the ``top_k``-th largest of each row of ``best``."""
+    classes = best
+    while classes.shape[1] % 2 == 0 and classes.shape[1] >= 8 * top_k:
+        half = classes.shape[1] // 2
+        classes = np.maximum(classes[:, :half], classes[:, half:])
+    kth = classes.shape[1] - top_k
+    if kth < 0:
+        return np.full(len(best), _LOWEST)
+    floor: Floats = np.maximum(np.partition(classes, kth, axis=1)[:, kth], _LOWEST)
+    return floor
+
+
+def _heads(group: Ints, groups: int, top_k: int) -> Ints:
+    """[groups, top_k] indices of the first entries of each group in ``group``, non-decreasing; -1 for none."""
+    counts = np.bincount(group, minlength=groups)
+    last = counts.cumsum()
+    at = (last - counts)[:, None] + np.arange(top_k)
+    at[at >= last[:, None]] = -1
+    return at
+
+
+def _descending(value: Floats) -> Int32s:
+    """Integers in the order of falling ``value``; not for NaN."""
+    bits = (value + _ZERO).view(np.int32)  # + 0 makes -0.0 equal to 0.0
+    return ~(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+
+
+def _stable_order(*columns: tuple[npt.NDArray[Any], int]) -> Ints:
+    """Stable argsort by columns of integers, the first one the most significant.
+
+    With each column comes how many values it may take. Columns and index are packed into one integer
+    where they fit: NumPy sorts that three times as fast as it finds the order of an array.
+    """
+    count = len(columns[0][0])
+    index_bits = count.bit_length()
+    bits = [size.bit_length() for _, size in columns]
+    if index_bits + sum(bits) > 63:
+        return np.lexsort([column for column, _ in reversed(columns)])
+    key = columns[0][0].astype(np.int64)
+    for (column, _), size in zip(columns[1:], bits[1:], strict=True):
+        key <<= size
+        key += column
+    key <<= index_bits
+    key += np.arange(count)
+    key.sort()
+    key &= (1 << index_bits) - 1
+    return key
+
+
+def _sliding_max(x: Floats, window: int, work: Floats) -> Floats:
+    """``max(x[r, i : i + window])`` for rows that end in window - 1 columns of -inf."""
+    source, target, spare = x.reshape(-1), work.reshape(-1), np.empty(x.size, np.float32)
+    if window == 1:
+        return x.copy()
+    covered = 1
+    while covered < window:
+        shift = min(covered, window - covered)
+        np.maximum(source[:-shift], source[shift:], out=target[:-shift])
+        target[-shift:] = source[-shift:]
+        source, target, spare = target, spare, target
+        covered += shift
+    return source.reshape(x.shape)
+
+
+def _windows(x: npt.NDArray[Any], at: Ints, width: int) -> npt.NDArray[Any]:
+    """[len(at), width] copies of ``x.flat[at : at + width]``."""
+    step = x.itemsize
+    view: npt.NDArray[Any] = np.ndarray((x.size - width + 1, width), x.dtype, x, 0, (step, step))
+    return view[at]
+
+
+def _norms(sides: tuple[Floats, Floats], work: Floats, normalize: bool) -> tuple[Floats, Floats]:
+    """[2, B] peaks, 0 instead of harmless ones, and log-sum-exps, NaN for an infinite peak.
+
+    A row with an infinite peak is emptied: its question gets no spans, and its infinities must not
+    reach the rows beside it.
+    """
+    peaks, norms = np.zeros((2, 2, len(work)), np.float32)
+    if normalize:
+        for x, norm in zip(sides, norms, strict=True):
+            _log_sum_exp(x, work, norm)
+        # Far from the limits of float32, as nearly always, no peak has to be subtracted.
+        if (np.abs(norms) < _HARMLESS).all():
+            return peaks, norms
+    for x, peak in zip(sides, peaks, strict=True):
+        np.maximum.reduce(x, axis=1, out=peak)
+    broken = ~(peaks < np.inf).all(axis=0)
+    for x, peak, norm in zip(sides, peaks, norms, strict=True):
+        x[broken] = -np.inf
+        if normalize:
+            _log_sum_exp(x - np.maximum(peak, _LOWEST)[:, None], work, norm)
+            norm += peak
+    return peaks, norms
+
+
+def _log_sum_exp(x: Floats, work: Floats, out: Floats) -> None:
+    """Plain ``log(sum(exp(x)))`` of the rows of x."""
+    power = torch.from_numpy(np.multiply(x, _LOG2_E, out=work))
+    np.log(power.exp2_().sum(1).numpy(), out=out)
+
+
+def _flat(x: Tensor, least: int) -> Tensor:
+    """x as a contiguous vector of at least ``least`` entries."""
+    x = x.detach().reshape(-1).contiguous()
+    return x if len(x) >= least else torch.nn.functional.pad(x, (0, least - len(x)))
+
+
+def _bits(flat: Tensor) -> npt.NDArray[Any]:
+    """The same memory in NumPy, which has no bfloat16."""
+    return (flat.view(torch.int16) if flat.dtype in _HALF else flat).numpy()
+
+
+def _floats(bits: npt.NDArray[Any], dtype: torch.dtype) -> npt.NDArray[Any]:
+    """Entries of `_bits`, as float32 if they are floats."""
+    return torch.from_numpy(bits).view(dtype).float().numpy() if dtype in _HALF else bits
+
+
+def _rows(flats: Iterable[Tensor], at: Ints, width: int) -> list[npt.NDArray[Any]]:
+    """[len(at), width] copies of ``flat[at : at + width]``, floats as float32.
+
+    What lies beyond the end of ``flat`` is arbitrary.
+    """
+    found = []
+    for flat in flats:
+        last = len(flat) - width
+        rows = _windows(_bits(flat), np.minimum(at, last), width)
+        for i in np.flatnonzero(at > last):
+            gap = at[i] - last
+            rows[i, : width - gap] = rows[i, gap:]
+        found.append(_floats(rows, flat.dtype))
+    return found
+
+
+def _limits(chunks: _Chunks, block: slice) -> Floats:
+    """[B, stride] upper limits that leave nothing outside the candidates: +inf, or -inf outside.
+
+    With `np.fmin` they turn NaN into an infinity, too.
+    """
+    stride = chunks.stride
+    limits: Floats = _windows(chunks.edge, stride - chunks.length[block], stride)
+    if chunks.mask is not None or chunks.null_in_spans:
+        low = chunks.low[block]
+        place = np.arange(stride) + low[:, None]
+        first, last = chunks.context[:, block, None]
+        inside = (place >= first) & (place < last)
+        if chunks.mask is not None:
+            inside &= _rows((chunks.mask,), chunks.row[block] + low, stride)[0]
+        if chunks.null_in_spans:
+            inside |= place == chunks.null[block, None]
+        limits[~inside] = -np.inf
+    return limits
+
+
+def _finish(
+    chunks: _Chunks,
+    found: Results,
+    question: npt.NDArray[Any] | None,
+    context_offset: npt.NDArray[Any] | None,
+    num_questions: int,
+    scoring: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Normalize, and merge the chunks of each question."""
+    total, start, end, *sides = found
+    count = len(total)
+    chunk = np.empty_like(start)
+    chunk[:] = np.arange(count)[:, None]
+    if question is not None and count == num_questions and np.array_equal(question, chunk[:, 0]):
+        question = None
+
+    null_score, *null_logits = _null_logits(chunks)
+    peaks = map(np.maximum, sides[:2], null_logits)
+    nonfinite = ~(np.add(*peaks) < np.inf)  # a NaN, a +inf, or a sum beyond float32
+    score = total
+    if chunks.normalize:
+        norms = list(map(np.logaddexp, sides[2:], null_logits))
+        if scoring == "shared" and question is not None:
+            norms = [_shared(x, question, num_questions) for x in norms]
+        norm = np.add(*norms)
+        # Where there is no support there is no span either.
+        norm[norm == -np.inf] = 0.0
+        score = total - norm[:, None]
+        null_score -= norm
+
+    spans = [score, start, end, chunk]
+    if question is not None:
+        # A chunk without a null position has no say in the minimum.
+        null_score[chunks.null < 0] = np.inf
+        null_score = _reduce(np.minimum, null_score, question, num_questions, np.inf)
+        null_score[null_score == np.inf] = -np.inf
+        nonfinite = _reduce(np.logical_or, nonfinite, question, num_questions, False)
+        kept = _merge(score, start, end, chunks, question, context_offset, num_questions)
+        spans = [_pick(x, kept) for x in spans]
+    if nonfinite.any():
+        spans[0][nonfinite] = null_score[nonfinite] = np.nan
+    none = ~(spans[0] > -np.inf)
+    if none.any():
+        for x in spans[1:]:
+            x[none] = -1
+    score, start, end, chunk = map(torch.from_numpy, spans)
+    return score, start, end, chunk, torch.from_numpy(null_score), torch.from_numpy(nonfinite)
+
+
+def _pick(x: npt.NDArray[Any], at: Ints) -> npt.NDArray[Any]:
+    """``x.flat[at]``, and -inf or -1 where ``at`` is -1."""
+    out = np.full(at.shape, -1 if x.dtype == np.int32 else -np.inf, x.dtype)
+    there = at >= 0
+    out[there] = x.reshape(-1)[at[there]]
+    return out
+
+
+def _null_logits(chunks: _Chunks) -> tuple[Floats, Floats, Floats]:
+    """Of the null positions: sums of the logits, and the start and end logits that join the support.
+
+    All [C]. -inf where there is none, or, of the latter, where it is among the candidates already.
+    """
+    null = chunks.null
+    has_null = null >= 0
+    at = np.where(has_null, chunks.row + null, 0)
+    start, end = (_floats(_bits(x)[at], x.dtype) for x in chunks.logits)
+    if not has_null.all():
+        start[~has_null] = end[~has_null] = -np.inf
+    total = start + end
+    counted = has_null
+    if not chunks.null_in_spans:
+        first, last = chunks.context
+        counted = (first <= null) & (null < last)
+        if chunks.mask is not None:
+            counted &= chunks.mask.numpy()[at]
+    if counted.any():
+        start[counted] = end[counted] = -np.inf
+    return total, start, end
+
+
+def _reduce(
+    how: np.ufunc, x: npt.NDArray[Any], question: npt.NDArray[Any], questions: int, empty: float
+) -> npt.NDArray[Any]:
+    """[Q] reductions of ``x`` [C] over the chunks of each question."""
+    out = np.full(questions, empty, x.dtype)
+    if len(x):
+        begins = np.flatnonzero(np.diff(question, prepend=-1))
+        out[question[begins]] = how.reduceat(x, begins)
+    return out
+
+
+def _shared(log_norm: Floats, question: npt.NDArray[Any], questions: int) -> Floats:
+    """[C] log-sum-exp over all chunks of the chunk's question."""
+    top = np.maximum(_reduce(np.maximum, log_norm, question, questions, -np.inf), _LOWEST)
+    mass = _reduce(np.add, np.exp(log_norm - top[question]), question, questions, 0.0)
+    shared: Floats = (top + np.log(mass))[question]
+    return shared
+
+
+def _merge(
+    score: Floats,
+    start: Int32s,
+    end: Int32s,
+    chunks: _Chunks,
+    question: npt.NDArray[Any],
+    context_offset: npt.NDArray[Any] | None,
+    questions: int,
+) -> Ints:
+    """[Q, k] flat indices of the best of each question's [C, k] candidates; -1 for none."""
+
+    def merge_some(some: slice) -> Results:
+        begin, stop = np.searchsorted(question, (some.start, some.stop))
+        part = slice(begin, stop)
+        kept = _merge_block(
+            score[part],
+            start[part],
+            end[part],
+            chunks.context[:, part],
+            question[part] - some.start,
+            None if context_offset is None else context_offset[part],
+            some.stop - some.start,
+        )
+        return (np.where(kept < 0, -1, kept + begin * score.shape[1]),)
+
+    return _in_blocks(merge_some, questions, _QUESTIONS)[0]
+
+
+def _merge_block(
+    score: Floats,
+    start: Int32s,
+    end: Int32s,
+    context: Ints,
+    question: npt.NDArray[Any],
+    context_offset: npt.NDArray[Any] | None,
+    questions: int,
+) -> Ints:
+    """The same for some questions."""
+    top_k = score.shape[1]
+    # k spans of a single chunk are a floor under the k-th best of its question.
+    floor = np.fmax(_reduce(np.fmax, score[:, -1], question, questions, -np.inf), _LOWEST)
+    kept = np.flatnonzero(score >= floor[question][:, None])
+    chunk = kept // top_k
+    group = question[chunk]
+    value = score.reshape(-1)[kept]
+    order = _stable_order((group, questions), (_descending(value), 1 << 32))
+    kept, chunk = kept[order], chunk[order]
+    if context_offset is not None:
+        # A place in the whole context; the null position is the same place in every chunk.
+        first, last = context[:, chunk]
+        places = [
+            np.where((x >= first) & (x < last), x + context_offset[chunk] - first + 1, 0)
+            for x in (start.reshape(-1)[kept], end.reshape(-1)[kept])
+        ]
+        same = _stable_order((group, questions), *((x, int(x.max(initial=0)) + 1) for x in places))
+        keys = np.stack((group, *places))[:, same]
+        fresh = np.ones(len(kept), bool)
+        fresh[same[1:]] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+        kept, group = kept[fresh], group[fresh]
+    heads = _heads(group, questions, top_k)
+    found = np.full(heads.shape, -1)
+    found[heads >= 0] = kept[heads[heads >= 0]]
+    return found

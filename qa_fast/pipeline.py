@@ -1,0 +1,317 @@
+"""`pipeline()`: Transformers' question-answering pipeline, back and faster.
+
+The calls, their results and the scores are those of ``transformers.pipeline("question-answering")``
+before its removal in Transformers 5.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .answers import Answer
+from .engine import Engine, Example, Options, to_device
+from .spans import Scoring
+
+BUNDLED_MODEL = Path(__file__).parent / "models" / "minilm-l6-squad"
+
+Result = Answer | list[Answer]
+"""The answers to one question: the answer itself where there is one, else a list, best first."""
+
+
+def pipeline(
+    model: Any = None,
+    tokenizer: Any = None,
+    *,
+    device: str | int | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    batch_size: int | None = None,
+    max_batch_tokens: int | None = None,
+    **options: Any,
+) -> QuestionAnsweringPipeline:
+    """Load a model for extractive question answering.
+
+    Args:
+        model: a model id on the Hugging Face Hub, a folder, or a model instance. None: the small
+            English model that comes with qa_fast, which needs no network.
+        tokenizer: an id, a folder or an instance of a fast tokenizer; needed with a model instance,
+            else the model's own by default.
+        device: "cpu", "cuda", "cuda:1", "mps", a GPU's index, or -1 for the CPU. None: a GPU where
+            there is one; a model instance stays where it is.
+        dtype: "float32", "bfloat16", "float16", a `torch.dtype`, or "auto" for the checkpoint's
+            own.
+            None: float32 on a CPU, "auto" elsewhere. A model instance is moved and converted in
+                place.
+        batch_size: most chunks that the model reads at once. Usually best left out: batches are cut
+            by tokens.
+        max_batch_tokens: most tokens, padding included, that the model reads at once; None for a
+            default by device.
+        **options: defaults for the arguments of every call, such as ``top_k=3``; see
+            `QuestionAnsweringPipeline.__call__`.
+
+    Raises:
+        OSError: a model or tokenizer that cannot be found or loaded.
+        ValueError: an argument that is out of range.
+
+    Example:
+        >>> import qa_fast
+        >>> qa = qa_fast.pipeline()
+        >>> qa(question="Where do I live?", context="I am Wolfgang and I live in Berlin.")["answer"]
+        'Berlin'
+    """
+    if model is None:
+        model = BUNDLED_MODEL
+    source = model if isinstance(model, (str, Path)) else None
+    if tokenizer is None:
+        if source is None:
+            raise ValueError(
+                f"a tokenizer is needed with a model instance ({type(model).__name__}); pass "
+                "tokenizer=AutoTokenizer.from_pretrained(...)"
+            )
+        tokenizer = source
+    if source is not None:
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = to_device(device)
+        model = _load("AutoModelForQuestionAnswering", source)
+    if isinstance(tokenizer, (str, Path)):
+        tokenizer = _load("AutoTokenizer", tokenizer)
+    engine = Engine(
+        model,
+        tokenizer,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        max_batch_tokens=max_batch_tokens,
+    )
+    return QuestionAnsweringPipeline(engine, Options(**options))
+
+
+class QuestionAnsweringPipeline:
+    """Answers questions with spans of their contexts; made by [`pipeline`][qa_fast.pipeline].
+
+    Attributes:
+        engine: the model, its tokenizer and how they are run.
+        options: defaults of every call.
+    """
+
+    task = "question-answering"
+
+    def __init__(self, engine: Engine, options: Options | None = None) -> None:
+        self.engine = engine
+        self.options = options or Options()
+
+    @property
+    def model(self) -> Any:
+        """The model."""
+        return self.engine.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.engine.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.engine.device
+
+    def __call__(
+        self,
+        *inputs: Any,
+        question: str | Iterable[str] | None = None,
+        context: str | Iterable[str] | None = None,
+        top_k: int | None = None,
+        max_answer_len: int | None = None,
+        max_seq_len: int | None = None,
+        doc_stride: int | None = None,
+        max_question_len: int | None = None,
+        handle_impossible_answer: bool | None = None,
+        align_to_words: bool | None = None,
+        scoring: Scoring | None = None,
+        batch_size: int | None = None,
+    ) -> Result | list[Result] | Iterator[Result]:
+        """Answer one question or many.
+
+        Args:
+            *inputs: in place of ``question`` and ``context``: a question and a context; a dict with
+                these two keys; an object with ``question_text`` and ``context_text``; or any
+                iterable of such dicts and objects. An iterator (a generator, say) or a torch
+                ``Dataset`` is read as the results are taken, in constant memory.
+            question: a question, or several.
+            context: the text that holds the answer, or one per question. One context may serve many
+                questions, and one question many contexts.
+            top_k: most answers per question (1).
+            max_answer_len: most tokens in an answer (15).
+            max_seq_len: most tokens that the model reads at once: question, special tokens and a
+                part of the context (384, or the model's limit where that is less).
+            doc_stride: tokens that consecutive parts of a long context share (128, or half of
+                ``max_seq_len`` where that is less).
+            max_question_len: cut questions to that many tokens (questions are never cut).
+            handle_impossible_answer: let "no answer", the empty string, compete (False). Its score
+                is the [CLS] token's: with a tokenizer that adds none, it is never an answer.
+            align_to_words: widen answers to whole words (True). Better off for texts without spaces
+                between words.
+            scoring: "probability" (the default): the removed pipeline's scores. Each part of a long
+                context has probabilities of its own, and those of answers with the same text are
+                added up, so a score can exceed 1. "shared": probabilities over the whole context,
+                at most 1 in sum. "logit": start logit plus end logit, the ranking of run_qa.py.
+            batch_size: most chunks that the model reads at once.
+
+        Returns:
+            For one question a dict with the keys score, start, end and answer, where ``answer`` is
+            ``context[start:end]``; with ``top_k`` above 1 a list of them, best first. It is a list
+            whenever there is not exactly one answer. For several questions a list of such results,
+            in their order; for an iterator or a torch ``Dataset`` an iterator over them. A list of
+            one question counts as one question, as it always has.
+
+        Raises:
+            ValueError: an input or an argument that cannot be used; the message says which and why.
+
+        Example:
+            >>> import qa_fast
+            >>> qa = qa_fast.pipeline()
+            >>> answers = qa(
+            ...     question=["Where was Ada Lovelace born?", "When was she born?"],
+            ...     context="Ada Lovelace was born in London in 1815.",
+            ... )
+            >>> [answer["answer"] for answer in answers]
+            ['London', '1815']
+        """
+        overrides: dict[str, Any] = {
+            "top_k": top_k,
+            "max_answer_len": max_answer_len,
+            "max_seq_len": max_seq_len,
+            "doc_stride": doc_stride,
+            "max_question_len": max_question_len,
+            "handle_impossible_answer": handle_impossible_answer,
+            "align_to_words": align_to_words,
+            "scoring": scoring,
+        }
+        given = {name: value for name, value in overrides.items() if value is not None}
+        options = replace(self.options, **given)
+        examples = _examples(inputs, question, context)
+        answers = self.engine.answer(examples, options, batch_size=batch_size)
+        results = (found[0] if len(found) == 1 else found for found in answers)
+        if not isinstance(examples, list):
+            return results
+        everything: list[Result] = list(results)
+        return everything[0] if len(examples) == 1 else everything
+
+
+def _examples(
+    inputs: tuple[Any, ...], question: Any, context: Any
+) -> list[Example] | Iterator[Example]:
+    """The examples of a call: a list, or an iterator where the caller gave something to stream."""
+    if not inputs:
+        return _pair_up(question, context)
+    if question is not None or context is not None:
+        raise ValueError("give either question= and context=, or positional inputs, not both")
+    if len(inputs) == 2 and all(isinstance(text, str) for text in inputs):
+        return [(inputs[0], inputs[1])]
+    data = inputs[0] if len(inputs) == 1 else list(inputs)
+    if isinstance(data, Mapping) and {"question", "context"} <= data.keys():
+        return _pair_up(data["question"], data["context"])
+    if isinstance(data, (str, bytes, Mapping)) or not _is_many(data):
+        return [_example(data, 0)]
+    stream = (_example(item, i) for i, item in enumerate(_iterate(data)))
+    if isinstance(data, (Iterator, torch.utils.data.Dataset)):
+        return stream
+    return list(stream)
+
+
+def _pair_up(question: Any, context: Any) -> list[Example]:
+    """Examples from questions and contexts, each one text or several."""
+    for name, value in (("question", question), ("context", context)):
+        if value is None:
+            raise ValueError(f"{name} is missing: both question= and context= are needed")
+        if not isinstance(value, str) and not _is_many(value):
+            raise ValueError(
+                f"{name} must be a string or a sequence of strings; got {type(value).__name__}"
+            )
+    if isinstance(question, str) and isinstance(context, str):
+        return [(question, context)]
+    if isinstance(question, str):
+        return [(question, text) for text in _iterate(context)]
+    if isinstance(context, str):
+        return [(text, context) for text in _iterate(question)]
+    questions, contexts = list(_iterate(question)), list(_iterate(context))
+    if len(questions) != len(contexts):
+        raise ValueError(
+            f"there are {len(questions)} questions and {len(contexts)} contexts: give as many "
+            "of one as of the other, or a single string for one of them"
+        )
+    return list(zip(questions, contexts, strict=True))
+
+
+def _example(item: Any, number: int) -> Example:
+    """The example in a dict or an object like Transformers' SquadExample."""
+    if isinstance(item, Mapping):
+        missing = [key for key in ("question", "context") if item.get(key) is None]
+        if missing:
+            raise ValueError(
+                f"input {number} has no {' and no '.join(missing)}; it has {list(item)}"
+            )
+        return item["question"], item["context"]
+    if hasattr(item, "question_text") and hasattr(item, "context_text"):
+        return item.question_text, item.context_text
+    raise ValueError(
+        f"input {number} is of type {type(item).__name__}; each must be a dict with the keys "
+        "question and context, or an object with question_text and context_text"
+    )
+
+
+def _is_many(data: Any) -> bool:
+    """Whether ``data`` can be gone through; some data sets only have a length and items."""
+    return hasattr(data, "__iter__") or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
+
+
+def _iterate(data: Any) -> Iterator[Any]:
+    if hasattr(data, "__iter__"):
+        return iter(data)
+    return (data[i] for i in range(len(data)))
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without the bar that Transformers draws while it reads weights, which takes a blink here."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _load(auto_class: str, source: str | Path) -> Any:
+    """A model or a tokenizer from a folder or from the Hub, or an OSError of one line."""
+    import transformers
+
+    is_folder = Path(source).is_dir()
+    kwargs: dict[str, Any] = {"local_files_only": True} if is_folder else {}
+    if auto_class == "AutoModelForQuestionAnswering":
+        # The argument was renamed in Transformers 4.56.
+        version = tuple(map(int, transformers.__version__.split(".")[:2]))
+        kwargs["dtype" if version >= (4, 56) else "torch_dtype"] = "auto"
+    try:
+        # A download keeps its bars.
+        with _no_progress_bars() if is_folder else nullcontext():
+            return getattr(transformers, auto_class).from_pretrained(str(source), **kwargs)
+    except (OSError, ValueError) as error:
+        what = "tokenizer" if auto_class == "AutoTokenizer" else "model"
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        place = (
+            "the folder must hold a Transformers model with its tokenizer"
+            if is_folder
+            else "there is no such folder, and the Hugging Face Hub has no such model or cannot be "
+            "reached; leave the model out to use the bundled one"
+        )
+        raise OSError(f"cannot load the {what} {str(source)!r}: {place} ({reason})") from error

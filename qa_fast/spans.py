@@ -1,0 +1,412 @@
+"""`decode_spans`: start and end logits in, the best answer spans out.
+
+What the scores mean and how ties are broken is spelled out in [`qa_fast.reference`][]. This file
+checks arguments, registers the PyTorch operator ``qa_fast::decode_spans`` and leaves the work to
+[`qa_fast.torch_backend`][] or, on a GPU, to the Triton kernels in ``qa_fast.kernels``.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import cpu_backend, torch_backend, triton_backend
+
+Scoring = Literal["probability", "shared", "logit"]
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+
+class Spans(NamedTuple):
+    """The best spans of Q questions, best first.
+
+    Attributes:
+        score: [Q, top_k] float32: log-probability, or the sum of logits under ``scoring="logit"``;
+            -inf where there are fewer candidates than ``top_k``.
+        start: [Q, top_k] int32 token position inside its chunk; -1 where there is no candidate.
+        end: [Q, top_k] int32 token position inside its chunk, inclusive; -1 likewise.
+        chunk: [Q, top_k] int32 row of the input; -1 likewise.
+        null_score: [Q] float32 score of the null answer: the span (z, z) at the null position z, the
+            minimum over the question's chunks; -inf where no chunk has a null position.
+        nonfinite: [Q] bool: the support of one of the question's chunks holds a NaN or a +inf logit
+            (or two logits whose sum float32 cannot hold). Such a question has no spans and NaN scores.
+    """
+
+    score: Tensor
+    start: Tensor
+    end: Tensor
+    chunk: Tensor
+    null_score: Tensor
+    nonfinite: Tensor
+
+
+def decode_spans(
+    start_logits: Tensor,
+    end_logits: Tensor,
+    context: Tensor | None = None,
+    question_id: Tensor | None = None,
+    *,
+    top_k: int = 20,
+    max_answer_len: int | None = 30,
+    scoring: Scoring = "probability",
+    distinct: bool = True,
+    context_offset: Tensor | None = None,
+    null_position: int | Tensor = 0,
+    null_in_spans: bool = False,
+    context_mask: Tensor | None = None,
+    row_offset: Tensor | None = None,
+    num_questions: int | None = None,
+    max_seq_len: int | None = None,
+) -> Spans:
+    """The ``top_k`` best answer spans of every question, exact, over all its chunks.
+
+    The score of the span from token i to token j of a chunk is
+
+        log softmax(start_logits)[i] + log softmax(end_logits)[j],    i <= j < i + max_answer_len,
+
+    both softmaxes over the chunk's context tokens and its null position; ``exp(score)`` is the score of
+    Transformers' question-answering pipeline. Everything is computed in float32.
+
+    Args:
+        start_logits: [C, N] float16, bfloat16 or float32, a row per chunk; or, with ``row_offset``,
+            flat [T]. Logits that are not contiguous are copied.
+        end_logits: same shape, dtype and device.
+        context: [C, 2] int: the half-open range of context tokens in each chunk, counted from the
+            chunk's first token. None: the whole row (only with [C, N] logits).
+        question_id: [C] int, non-decreasing, from 0 to Q - 1: the question each chunk belongs to
+            (Transformers' ``overflow_to_sample_mapping``). None: each chunk is a question of its own,
+            which gives the best ``top_k`` per chunk.
+        top_k: spans per question, at least 1.
+        max_answer_len: most tokens in a span, at least 1; None for no limit.
+        scoring: "probability" (above); "shared", where each softmax runs over all the question's
+            chunks together, so that scores compare across chunks (Clark & Gardner 2018); or "logit",
+            the sum of the two logits, as BERT's and run_qa.py's post-processing ranks.
+        distinct: count a span that several overlapping chunks contain once, with its best score. Takes
+            effect where ``context_offset`` says how chunks overlap.
+        context_offset: [C] int: the index, in the whole context's tokens, of each chunk's first context
+            token. None: no two chunks share tokens.
+        null_position: where the null position ([CLS]) is in each chunk, an int or [C] int; -1 for none.
+        null_in_spans: let the null position also be the start or the end of a span.
+        context_mask: bool, shaped like the logits: False takes a token out of the context.
+        row_offset: [C] int: token i of chunk c is at ``row_offset[c] + i`` of the flat logits.
+        num_questions: Q. Without it Q is one more than the last ``question_id``, which has to be read
+            back from a GPU. With it nothing is read back: ids on a GPU are then taken as given.
+        max_seq_len: no chunk has more tokens; with flat logits. Without it, it is taken from
+            ``context``, which has to be read back from a GPU. A chunk that is longer is reported in
+            ``nonfinite``.
+
+    On a GPU the call does not wait for the device (and can be captured in a CUDA graph) if the integer
+    arguments are on the host, or if ``num_questions`` and, for flat logits, ``max_seq_len`` are given.
+
+    Returns:
+        A [`Spans`][qa_fast.spans.Spans]. Order: score descending, then chunk, start and end ascending,
+        the same on every run and every backend.
+
+    Raises:
+        ValueError: a shape, a range or a value that does not fit; the message says which and why.
+        TypeError: a dtype that is not supported.
+
+    Example:
+        >>> import torch
+        >>> start = torch.tensor([[0.0, 1.0, 5.0, 1.0], [0.0, 1.0, 0.0, 2.0]])
+        >>> end = torch.tensor([[0.0, 1.0, 2.0, 4.0], [0.0, 3.0, 0.0, 1.0]])
+        >>> context = torch.tensor([[1, 4], [1, 4]])  # token 0 is [CLS]
+        >>> spans = decode_spans(start, end, context, torch.tensor([0, 0]), top_k=2)
+        >>> spans.chunk.tolist(), spans.start.tolist(), spans.end.tolist()
+        ([[0, 1]], [[2, 1]], [[3, 1]])
+        >>> [round(p, 3) for p in spans.score[0].exp().tolist()]
+        [0.796, 0.182]
+    """
+    _check_scalars(top_k, max_answer_len, scoring, num_questions)
+    _check_logits(start_logits, end_logits, row_offset)
+    device = start_logits.device
+    if row_offset is None:
+        chunks = start_logits.shape[0]
+        if context is None:
+            context = torch.tensor([0, start_logits.shape[1]], dtype=torch.int32, device=device)
+            context = context.expand(chunks, 2)
+    else:
+        row_offset = _indices("row_offset", row_offset, None, device, torch.int64)
+        chunks = row_offset.shape[0]
+        if context is None:
+            raise ValueError("flat logits with row_offset need context: [C, 2] token ranges")
+    given = context, question_id, num_questions
+    context = _indices("context", context, (chunks, 2), device)
+    if isinstance(null_position, int):
+        null_position = torch.full((chunks,), null_position, dtype=torch.int32, device=device)
+    null_position = _indices("null_position", null_position, (chunks,), device)
+    if context_offset is not None:
+        context_offset = _indices("context_offset", context_offset, (chunks,), device)
+    if context_mask is not None and (
+        context_mask.dtype != torch.bool or context_mask.shape != start_logits.shape
+    ):
+        raise ValueError(
+            "context_mask must be bool and shaped like the logits, "
+            f"{list(start_logits.shape)}; got {context_mask.dtype}, {list(context_mask.shape)}"
+        )
+    if question_id is None:
+        if num_questions not in (None, chunks):
+            raise ValueError(
+                f"num_questions is {num_questions}, but without question_id each of the {chunks} "
+                "chunks is a question of its own"
+            )
+        num_questions = chunks
+    else:
+        num_questions = _check_question_id(question_id, chunks, num_questions)
+        question_id = _indices("question_id", question_id, (chunks,), device)
+    if device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_ranges(start_logits, context, null_position, row_offset)
+    longest, most_chunks = _reach(start_logits, null_position, *given, max_seq_len)
+    arguments = (
+        start_logits,
+        end_logits,
+        context,
+        context_mask,
+        row_offset,
+        question_id,
+        context_offset if distinct else None,
+        null_position,
+        num_questions,
+        top_k,
+        max_answer_len,
+        scoring,
+        null_in_spans,
+        longest,
+        most_chunks,
+    )
+    if type(start_logits) is Tensor and device.type == "cpu" and not torch.compiler.is_compiling():
+        # The operator's own Python costs as much as decoding 20 chunks.
+        return Spans(*_decode_on_cpu(*arguments))
+    return Spans(*_decode_spans(*arguments))
+
+
+@torch.library.custom_op("qa_fast::decode_spans", mutates_args=())
+def _decode_spans(
+    start_logits: Tensor,
+    end_logits: Tensor,
+    context: Tensor,
+    context_mask: Tensor | None,
+    row_offset: Tensor | None,
+    question_id: Tensor | None,
+    context_offset: Tensor | None,
+    null_position: Tensor,
+    num_questions: int,
+    top_k: int,
+    max_answer_len: int | None,
+    scoring: str,
+    null_in_spans: bool,
+    max_seq_len: int,
+    max_chunks: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    flat = _flatten(start_logits, end_logits, context, context_mask, row_offset)
+    return torch_backend.decode(
+        *flat,
+        question_id,
+        context_offset,
+        null_position,
+        num_questions,
+        top_k,
+        max_answer_len,
+        scoring,
+        null_in_spans,
+    )
+
+
+@_decode_spans.register_kernel("cpu")
+def _decode_on_cpu(
+    start_logits: Tensor,
+    end_logits: Tensor,
+    context: Tensor,
+    context_mask: Tensor | None,
+    row_offset: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return cpu_backend.decode(start_logits, end_logits, context, context_mask, row_offset, *rest[:-2])
+
+
+@_decode_spans.register_kernel("cuda")
+def _decode_on_gpu(
+    start_logits: Tensor, end_logits: Tensor, context: Tensor, context_mask: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if find_spec("triton") is not None:
+        logits = start_logits.contiguous(), end_logits.contiguous()
+        mask = None if context_mask is None else context_mask.contiguous()
+        found = triton_backend.decode(*logits, context, mask, *rest)
+        if found is not None:
+            return found
+    generic: Any = _decode_spans._init_fn
+    return generic(start_logits, end_logits, context, context_mask, *rest)
+
+
+def _flatten(
+    start_logits: Tensor,
+    end_logits: Tensor,
+    context: Tensor,
+    context_mask: Tensor | None,
+    row_offset: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """[C, N] logits as flat ones with row offsets, which is what the backends take."""
+    if row_offset is None:
+        row_offset = torch.arange(context.shape[0], device=context.device) * start_logits.shape[1]
+    mask = None if context_mask is None else context_mask.reshape(-1)
+    return start_logits.reshape(-1), end_logits.reshape(-1), row_offset, context, mask
+
+
+@_decode_spans.register_fake
+def _(start_logits, end_logits, context, *args):  # type: ignore[no-untyped-def]
+    num_questions, top_k = args[5:7]
+    index = context.new_empty((num_questions, top_k), dtype=torch.int32)
+    score = torch.empty_like(index, dtype=torch.float32)
+    null_score = context.new_empty((num_questions,), dtype=torch.float32)
+    return (
+        score,
+        index,
+        torch.empty_like(index),
+        torch.empty_like(index),
+        null_score,
+        torch.empty_like(null_score, dtype=torch.bool),
+    )
+
+
+def _check_scalars(
+    top_k: int, max_answer_len: int | None, scoring: str, num_questions: int | None
+) -> None:
+    for name, value, least in (
+        ("top_k", top_k, 1),
+        ("max_answer_len", max_answer_len, 1),
+        ("num_questions", num_questions, 0),
+    ):
+        if value is None and name != "top_k":
+            continue
+        if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
+    if scoring not in get_args(Scoring):
+        raise ValueError(
+            f"scoring must be one of {', '.join(map(repr, get_args(Scoring)))}; got {scoring!r}"
+        )
+
+
+def _check_logits(start: Tensor, end: Tensor, row_offset: Tensor | None) -> None:
+    for name, logits in (("start_logits", start), ("end_logits", end)):
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor; got {type(logits).__name__}")
+        if logits.dtype not in _FLOATS:
+            raise TypeError(
+                f"{name} must be float16, bfloat16 or float32; got {logits.dtype} "
+                "(scores are computed in float32: pass logits.float())"
+            )
+    if start.shape != end.shape or start.dtype != end.dtype or start.device != end.device:
+        raise ValueError(
+            "start_logits and end_logits must have the same shape, dtype and device; got "
+            f"{list(start.shape)} {start.dtype} on {start.device} and "
+            f"{list(end.shape)} {end.dtype} on {end.device}"
+        )
+    expected = 2 if row_offset is None else 1
+    if start.ndim != expected:
+        raise ValueError(
+            f"logits must be [C, N], or flat [T] together with row_offset; got {list(start.shape)} "
+            f"with{'out' if row_offset is None else ''} row_offset"
+        )
+
+
+def _indices(
+    name: str,
+    value: Tensor,
+    shape: tuple[int, ...] | None,
+    device: torch.device,
+    dtype: torch.dtype = torch.int32,
+) -> Tensor:
+    """``value`` as a contiguous tensor of ``dtype`` on ``device``, or an error that names it."""
+    value = torch.as_tensor(value)
+    if value.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"{name} must be int32 or int64; got {value.dtype}")
+    if shape is not None and tuple(value.shape) != shape:
+        raise ValueError(
+            f"{name} must have shape {list(shape)}, a row per chunk; got {list(value.shape)}"
+        )
+    if value.device != device and value.device.type != "cpu":
+        raise ValueError(f"{name} is on {value.device}, the logits are on {device}")
+    return value.to(device, dtype, non_blocking=True).contiguous()
+
+
+def _reach(
+    logits: Tensor,
+    null_position: Tensor,
+    context: Tensor,
+    question_id: Tensor | None,
+    num_questions: int | None,
+    max_seq_len: int | None,
+) -> tuple[int, int]:
+    """Most tokens in a row and most chunks in a question, for the grids of a GPU's kernels."""
+    if logits.device.type == "cpu" or not len(context):
+        return 0, 0
+    if logits.ndim == 2:
+        longest = logits.shape[1]
+    elif max_seq_len is not None:
+        longest = max_seq_len
+    else:
+        longest = max(int(context[:, 1].max()), int(null_position.max()) + 1)
+    if question_id is None:
+        most_chunks = 1
+    elif num_questions is None or question_id.device.type == "cpu":
+        most_chunks = int(torch.bincount(question_id).max())
+    else:
+        most_chunks = len(question_id)
+    return longest, most_chunks
+
+
+def _check_question_id(question_id: Tensor, chunks: int, num_questions: int | None) -> int:
+    """Q, after a look at the ids where that costs no synchronization (or one is needed anyway)."""
+    if question_id.shape != (chunks,):
+        raise ValueError(
+            f"question_id must have shape [{chunks}], an id per chunk; got {list(question_id.shape)}"
+        )
+    if num_questions is not None and (
+        torch.compiler.is_compiling() or question_id.device.type != "cpu"
+    ):
+        return num_questions
+    if chunks == 0:
+        return num_questions or 0
+    falls = (question_id[1:] < question_id[:-1]).nonzero()
+    if len(falls):
+        at = int(falls[0]) + 1
+        raise ValueError(
+            "question_id must not decrease: the chunks of a question follow each other; got "
+            f"{int(question_id[at])} after {int(question_id[at - 1])} at chunk {at}"
+        )
+    first, last = int(question_id[0]), int(question_id[-1])
+    if first < 0 or (num_questions is not None and last >= num_questions):
+        raise ValueError(
+            f"question_id must be from 0 to num_questions - 1; got {first} to {last} "
+            f"with num_questions {num_questions}"
+        )
+    return last + 1 if num_questions is None else num_questions
+
+
+def _check_ranges(
+    start_logits: Tensor, context: Tensor, null_position: Tensor, row_offset: Tensor | None
+) -> None:
+    """Positions must lie in their rows. On a GPU the kernels clip them instead of reading them."""
+    (low, high), null = context.numpy().T, null_position.numpy()
+    room: Any = start_logits.shape[-1]
+    if row_offset is not None:
+        room = room - row_offset.numpy()
+        if (row_offset.numpy() < 0).any():
+            at = int(np.argmin(row_offset.numpy()))
+            raise ValueError(f"row_offset must not be negative; got {row_offset[at]} for chunk {at}")
+    if not ((low >= 0) & (low <= high) & (high <= room)).all():
+        at = int(((low < 0) | (low > high) | (high > room)).argmax())
+        raise ValueError(
+            f"context must be half-open ranges inside their rows; got [{low[at]}, {high[at]}) for "
+            f"chunk {at}, whose row has room for {np.broadcast_to(room, low.shape)[at]} tokens"
+        )
+    if not ((null >= -1) & (null < room)).all():
+        at = int(((null < -1) | (null >= room)).argmax())
+        raise ValueError(
+            f"null_position must be inside its row, or -1 for none; got {null[at]} for chunk {at}, "
+            f"whose row has room for {np.broadcast_to(room, low.shape)[at]} tokens"
+        )

@@ -1,0 +1,82 @@
+"""The backends of decode_spans under one roof, and their comparison with the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from qa_fast import reference, spans, triton_backend
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+# float32 sums and log-sum-exps of logits up to a few tens: a few units in the last place.
+TOLERANCE = 2e-5
+
+
+def _generic(*arguments: Any) -> Any:
+    return spans._decode_spans._init_fn(*arguments)
+
+
+def _triton(*arguments: Any) -> Any:
+    start_logits, _, context, _, _, question_id = arguments[:6]
+    longest = start_logits.shape[-1]
+    most_chunks = 1 if question_id is None else max(1, len(context))
+    found = triton_backend.decode(*arguments[:-2], longest, most_chunks)
+    if found is None:
+        pytest.skip("left to the torch backend")
+    return found
+
+
+def decode(backend: str, *arguments: Any, **options: Any) -> spans.Spans:
+    """``decode_spans`` by the cpu, torch or triton backend; results on the CPU."""
+    if backend == "triton" and DEVICE == "cuda":
+        move = {name: _to_device(x) for name, x in options.items()}
+        return spans.Spans(
+            *(x.cpu() for x in spans.decode_spans(*map(_to_device, arguments), **move))
+        )
+    run = {"cpu": spans._decode_on_cpu, "torch": _generic, "triton": _triton}[backend]
+    with mock.patch.object(spans, "_decode_on_cpu", run):
+        return spans.decode_spans(*arguments, **options)
+
+
+def _to_device(x: Any) -> Any:
+    return x.to(DEVICE) if isinstance(x, torch.Tensor) else x
+
+
+def expected(start: Any, end: Any, context: Any, question_id: Any = None, **options: Any) -> Any:
+    """The reference's answer to the same call, with room for spans beyond the last one asked for."""
+    plain = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+    ids = None if question_id is None else question_id.tolist()
+    start, end = start.float().numpy(), end.float().numpy()
+    return reference.decode_spans(start, end, context.tolist(), ids, **plain)
+
+
+def assert_same(got: spans.Spans, want: Any, more: Any = None) -> None:
+    """Scores as in the reference, and the same spans in the same order.
+
+    Two spans of different chunks whose scores are as close as float32 rounding may change places; then
+    ``more``, the reference with a larger top_k, has to know the span with that score.
+    """
+    np.testing.assert_array_equal(got.nonfinite.numpy(), want.nonfinite)
+    np.testing.assert_allclose(got.null_score.numpy(), want.null_score, rtol=1e-6, atol=TOLERANCE)
+    score = got.score.double().numpy()
+    np.testing.assert_allclose(score, want.score, rtol=1e-6, atol=TOLERANCE)
+    found = np.stack([x.numpy() for x in (got.chunk, got.start, got.end)], -1)
+    wanted = np.stack([want.chunk, want.start, want.end], -1)
+    known = wanted if more is None else np.stack([more.chunk, more.start, more.end], -1)
+    known_score = (want if more is None else more).score
+    for q, rank in zip(*np.nonzero((found != wanted).any(-1)), strict=True):
+        at = np.flatnonzero((known[q] == found[q, rank]).all(-1))
+        assert len(at) == 1, f"question {q}, rank {rank}: {found[q, rank]} is no such span"
+        close = abs(known_score[q, at[0]] - want.score[q, rank]) < TOLERANCE
+        other_chunk = found[q, rank, 0] != wanted[q, rank, 0]
+        assert close and other_chunk, f"question {q}, rank {rank}: {found[q]} for {wanted[q]}"
+
+
+def assert_identical(a: spans.Spans, b: spans.Spans) -> None:
+    for name, x, y in zip(a._fields, a, b, strict=True):
+        assert torch.equal(x.nan_to_num(nan=7.0), y.nan_to_num(nan=7.0)), name

@@ -1,0 +1,339 @@
+"""Every backend of decode_spans against the float64 reference."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+
+from .decoding import assert_identical, assert_same, decode, expected
+from qa_fast import spans
+
+BACKENDS = ["cpu", "torch", "triton"]
+INF = float("inf")
+
+
+@dataclass
+class Case:
+    """Arguments of a call: C chunks of N tokens, and what is special about them."""
+
+    id: str
+    chunks: int = 3
+    n: int = 40
+    context: list[tuple[int, int]] | None = None
+    question: list[int] | None = None
+    dtype: torch.dtype = torch.float32
+    grid: float | None = None  # logits are rounded to multiples of this: many ties
+    edit: Any = None  # changes the logits in place
+    mask: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        generator = torch.Generator().manual_seed(len(self.id))
+        start, end = torch.randn(2, self.chunks, self.n, generator=generator) * 4
+        if self.grid:
+            start, end = ((x / self.grid).round() * self.grid for x in (start, end))
+        if self.edit:
+            self.edit(start, end)
+        context = self.context or [(min(1, self.n - 1), self.n)] * self.chunks
+        options = {
+            name: torch.tensor(x) if isinstance(x, list) else x for name, x in self.options.items()
+        }
+        if self.mask:
+            options["context_mask"] = torch.rand(self.chunks, self.n, generator=generator) < 0.6
+        question = None if self.question is None else torch.tensor(self.question)
+        arguments = start.to(self.dtype), end.to(self.dtype), torch.tensor(context), question
+        return arguments, options
+
+
+def put(value: float, *places: tuple[int, int], both: bool = True) -> Any:
+    def edit(start: torch.Tensor, end: torch.Tensor) -> None:
+        for place in places:
+            start[place] = value
+            if both:
+                end[place] = value
+
+    return edit
+
+
+def fill(value: float) -> Any:
+    def edit(start: torch.Tensor, end: torch.Tensor) -> None:
+        start.fill_(value)
+        end.fill_(value)
+
+    return edit
+
+
+CASES = [
+    *(
+        Case(f"{str(dtype)[6:]}-{scoring}", dtype=dtype, options={"scoring": scoring})
+        for dtype in (torch.float16, torch.bfloat16, torch.float32)
+        for scoring in ("probability", "shared", "logit")
+    ),
+    *(Case(f"n-{n}", chunks=2, n=n, options={"max_answer_len": 7})
+      for n in (1, 2, 3, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 257, 511, 512, 513)),
+    *(Case(f"n-{n}", chunks=1, n=n, options={"max_answer_len": 5, "top_k": 4})
+      for n in (1023, 1025, 2048, 2049, 3100)),
+    *(Case(f"max-answer-len-{length}", n=70, options={"max_answer_len": length})
+      for length in (1, 2, 3, 31, 32, 33, 34, 35, 64, 69, 70, 71, 1000, None)),
+    *(Case(f"top-k-{k}", n=20, options={"top_k": k, "max_answer_len": 6}) for k in (1, 2, 3, 64, 128)),
+    Case("more-than-all-spans", n=6, options={"top_k": 50}),
+    Case("one-token-contexts", context=[(0, 1), (39, 40), (17, 18)]),
+    Case("empty-contexts", context=[(0, 0), (40, 40), (5, 5)]),
+    Case("contexts-at-either-end", context=[(0, 9), (31, 40), (0, 40)]),
+    Case("all-minus-inf", edit=fill(-INF)),
+    Case("starts-minus-inf", edit=put(-INF, *((1, i) for i in range(40)), both=False)),
+    Case("minus-inf-but-one", chunks=1, edit=lambda s, e: (s[0, :30].fill_(-INF), e[0, 5:].fill_(-INF), s[0, 3].fill_(1.0))),
+    Case("all-equal", edit=fill(0.5), options={"scoring": "logit"}),
+    Case("zeros-of-both-signs", edit=put(-0.0, (0, 3), (0, 5), (1, 7)), grid=4.0, options={"scoring": "logit"}),
+    Case("ties-everywhere", grid=8.0, options={"scoring": "logit", "top_k": 30, "max_answer_len": 4}),
+    Case("ties-across-chunks", grid=8.0, question=[0, 0, 0], options={"scoring": "logit", "top_k": 40}),
+    Case("nan", edit=put(float("nan"), (1, 7)), question=[0, 0, 1]),
+    Case("nan-in-ends-only", edit=lambda s, e: e[2, 30].fill_(float("nan"))),
+    Case("plus-inf", edit=put(INF, (0, 9)), options={"scoring": "logit"}),
+    Case("nan-outside-the-support", context=[(5, 20)] * 3, edit=put(float("nan"), (0, 3), (1, 20), (2, 39))),
+    Case("inf-at-the-null-position", context=[(5, 20)] * 3, edit=put(INF, (1, 0))),
+    Case("sum-beyond-float32", edit=put(3e38, (1, 7))),
+    Case("huge", edit=put(1e38, (1, 7)), options={"scoring": "logit"}),
+    Case("lowest", edit=fill(torch.finfo(torch.float32).min)),
+    Case("tiny", edit=lambda s, e: (s.mul_(1e-42), e.mul_(1e-42)), options={"scoring": "logit"}),
+    Case("far-from-zero", edit=lambda s, e: (s.add_(5000), e.sub_(5000))),
+    Case("null-first", context=[(8, 40)] * 3, options={"null_position": 0}),
+    Case("null-last", context=[(0, 30)] * 3, options={"null_position": 39}),
+    Case("null-absent", context=[(8, 40)] * 3, options={"null_position": -1}),
+    Case("null-here-and-there", context=[(8, 40)] * 3, options={"null_position": [0, -1, 39]}, question=[0, 0, 1]),
+    Case("null-inside-the-context", options={"null_position": [1, 20, 39]}),
+    Case("null-minus-inf", context=[(8, 40)] * 3, edit=put(-INF, (0, 0))),
+    Case("null-in-spans", context=[(8, 40)] * 3, options={"null_in_spans": True, "max_answer_len": None}),
+    Case("null-in-spans-near", context=[(3, 40)] * 3, options={"null_in_spans": True, "max_answer_len": 9}),
+    Case("null-in-spans-last", context=[(2, 33)] * 3, options={"null_in_spans": True, "null_position": [36, 0, -1]}),
+    Case("mask", mask=True),
+    Case("mask-and-null-in-spans", mask=True, context=[(4, 40)] * 3, options={"null_in_spans": True}),
+    Case("mask-over-the-null-position", mask=True, options={"null_position": [3, 9, 27]}),
+    *(
+        Case(f"questions-{scoring}", chunks=6, question=[0, 0, 1, 2, 2, 2],
+             options={"scoring": scoring, "top_k": 9})
+        for scoring in ("probability", "shared", "logit")
+    ),
+    Case("questions-without-chunks", chunks=3, question=[1, 1, 3], options={"num_questions": 6}),
+    *(
+        Case(f"overlapping-chunks-{scoring}", chunks=4, n=20, question=[0, 0, 0, 1], grid=2.0,
+             context=[(5, 20), (5, 20), (5, 12), (5, 20)],
+             options={"scoring": scoring, "context_offset": [0, 9, 18, 0], "top_k": 60, "max_answer_len": 5})
+        for scoring in ("probability", "shared", "logit")
+    ),
+    Case("overlapping-not-distinct", chunks=2, question=[0, 0],
+         options={"context_offset": [0, 5], "distinct": False, "top_k": 40}),
+    Case("overlap-with-null-in-spans", chunks=2, n=12, question=[0, 0], context=[(4, 12)] * 2, grid=2.0,
+         options={"context_offset": [0, 4], "null_in_spans": True, "top_k": 50, "max_answer_len": None}),
+    Case("many-chunks", chunks=150, n=6, question=[0] * 140 + [2] * 10,
+         options={"context_offset": [3 * c for c in range(150)], "max_answer_len": 3, "top_k": 15}),
+    Case("many-chunks-shared", chunks=150, n=6, question=[0] * 3 + [1] * 147,
+         options={"scoring": "shared", "max_answer_len": 3, "top_k": 15}),
+    Case("tiles-of-two-chunks", chunks=2, n=2100, question=[0, 0],
+         options={"max_answer_len": 40, "top_k": 6, "context_offset": [0, 1500]}),
+    Case("tiles-shared", chunks=2, n=2100, question=[0, 0],
+         options={"max_answer_len": 5, "top_k": 6, "scoring": "shared"}),
+    Case("empty-batch", chunks=0),
+    Case("empty-batch-of-questions", chunks=0, question=[], options={"num_questions": 3}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_equals_the_reference(case: Case, backend: str):
+    arguments, options = case.arguments()
+    if not case.chunks:
+        arguments = (*arguments[:2], torch.zeros(0, 2, dtype=torch.int32), *arguments[3:])
+        if arguments[3] is not None:
+            arguments = (*arguments[:3], torch.zeros(0, dtype=torch.int32))
+    got = decode(backend, *arguments, **options)
+    more = {**options, "top_k": options.get("top_k", 20) + 20}
+    assert_same(got, expected(*arguments, **options), expected(*arguments, **more))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("top_k", [1, 5, 40])
+@pytest.mark.parametrize("max_answer_len", [1, 3, None])
+def test_ties_are_in_the_order_of_chunk_start_end(backend: str, top_k: int, max_answer_len: int | None):
+    generator = torch.Generator().manual_seed(5)
+    start, end = torch.randint(-1, 2, (2, 5, 33), generator=generator).float()
+    arguments = start, end, torch.tensor([[3, 33]] * 5), torch.tensor([0, 0, 1, 1, 1])
+    options: dict[str, Any] = dict(top_k=top_k, max_answer_len=max_answer_len, scoring="logit")
+    got = decode(backend, *arguments, **options)
+    want = expected(*arguments, **options)
+    for name in ("score", "chunk", "start", "end"):
+        np.testing.assert_array_equal(getattr(got, name).numpy(), getattr(want, name), err_msg=name)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Any call that is allowed, small, with logits that like to tie, vanish or overflow."""
+    chunks, n = draw(st.integers(1, 6)), draw(st.integers(1, 40))
+    dtype = draw(st.sampled_from([torch.float16, torch.bfloat16, torch.float32]))
+    usual = st.floats(-12, 12, width=16)
+    odd = st.sampled_from([-INF, 0.0, -0.0, 1e-7, 6e4, -6e4])
+    values = st.one_of(usual, st.integers(-2, 2).map(float), odd)
+    rows = st.lists(values, min_size=n * chunks, max_size=n * chunks)
+    start, end = (torch.tensor(draw(rows)).view(chunks, n).to(dtype) for _ in range(2))
+    if draw(st.integers(0, 9)) == 0:
+        bad = draw(st.sampled_from([float("nan"), INF]))
+        start[draw(st.integers(0, chunks - 1)), draw(st.integers(0, n - 1))] = bad
+    edge = st.integers(0, n)
+    context = torch.tensor([sorted((draw(edge), draw(edge))) for _ in range(chunks)])
+    question = draw(st.none() | st.lists(st.integers(0, 3), min_size=chunks, max_size=chunks))
+    options: dict[str, Any] = {
+        "top_k": draw(st.sampled_from([1, 2, 5, 17])),
+        "max_answer_len": draw(st.none() | st.integers(1, n + 3)),
+        "scoring": draw(st.sampled_from(["probability", "shared", "logit"])),
+        "distinct": draw(st.booleans()),
+        "null_in_spans": draw(st.booleans()),
+        "null_position": torch.tensor([draw(st.integers(-1, n - 1)) for _ in range(chunks)]),
+        "context_offset": draw(st.none() | st.just(0)),
+    }
+    if options["context_offset"] is not None:
+        options["context_offset"] = torch.tensor([draw(st.integers(0, n)) for _ in range(chunks)])
+    if draw(st.booleans()):
+        options["context_mask"] = torch.tensor(draw(st.lists(
+            st.booleans(), min_size=n * chunks, max_size=n * chunks))).view(chunks, n)  # fmt: skip
+    ids = None if question is None else torch.tensor(sorted(question))
+    return (start, end, context, ids), options
+
+
+@pytest.mark.parametrize(("backend", "examples"), [("cpu", 150), ("torch", 100), ("triton", 40)])
+def test_any_call_equals_the_reference(backend: str, examples: int):
+    @hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(calls())
+    def check(call: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+        arguments, options = call
+        more = {**options, "top_k": 200}
+        got = decode(backend, *arguments, **options)
+        assert_same(got, expected(*arguments, **options), expected(*arguments, **more))
+
+    check()
+
+
+def big_call(seed: int = 0, chunks: int = 300) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    generator = torch.Generator().manual_seed(seed)
+    start, end = torch.randn(2, chunks, 120, generator=generator)
+    low = torch.randint(0, 30, (chunks,), generator=generator)
+    high = torch.randint(40, 121, (chunks,), generator=generator)
+    question = torch.randint(0, chunks // 2, (chunks,), generator=generator).sort().values
+    offset = torch.randint(0, 40, (chunks,), generator=generator)
+    arguments = start, end, torch.stack([low, high], 1), question
+    return arguments, {"context_offset": offset, "num_questions": chunks // 2}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
+def test_two_runs_are_the_same_to_the_bit(backend: str, scoring: str):
+    arguments, options = big_call(chunks=40)
+    runs = [decode(backend, *arguments, scoring=scoring, **options) for _ in range(2)]
+    assert_identical(*runs)
+
+
+def test_the_number_of_threads_changes_nothing():
+    arguments, options = big_call(chunks=3000)
+    threads = torch.get_num_threads()
+    runs = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            runs.append(decode("cpu", *arguments, **options))
+    finally:
+        torch.set_num_threads(threads)
+    assert_identical(runs[0], runs[1])
+    assert_identical(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_question_gets_the_same_answer_alone_and_in_a_batch(backend: str):
+    (start, end, context, question), options = big_call(chunks=30)
+    offset = options["context_offset"]
+    batch = decode(backend, start, end, context, question, context_offset=offset, num_questions=15)
+    for q in question.unique().tolist():
+        own = question == q
+        alone = decode(
+            backend, start[own], end[own], context[own], question[own] - q, context_offset=offset[own]
+        )
+        torch.testing.assert_close(alone.score[0], batch.score[q], rtol=1e-6, atol=1e-6)
+        assert torch.equal(alone.start[0], batch.start[q])
+        assert torch.equal(alone.end[0], batch.end[q])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("mask", [False, True], ids=["range", "mask"])
+def test_ragged_logits_are_padded_ones_without_the_padding(backend: str, dtype: torch.dtype, mask: bool):
+    (start, end, context, question), options = big_call(seed=1, chunks=12)
+    start, end = start.to(dtype), end.to(dtype)
+    lengths = context[:, 1] + torch.arange(12) % 3
+    lengths = lengths.clamp(max=start.shape[1])
+    if mask:
+        options["context_mask"] = torch.arange(120).remainder(3).ne(0).repeat(12, 1)
+    padded = decode(backend, start, end, context, question, **options)
+    # The rows in any order, with gaps between them.
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(2))
+    offset, position = torch.zeros(12, dtype=torch.int64), 5
+    for c in order.tolist():
+        offset[c] = position
+        position += int(lengths[c]) + 2
+    flat = {"start": start, "end": end, "context_mask": options.get("context_mask")}
+    for name, rows in flat.items():
+        if rows is not None:
+            flat[name] = torch.full((position - 2,), 9.0 if name != "context_mask" else 1).to(rows.dtype)
+            for c in range(12):
+                n = int(lengths[c])
+                flat[name][offset[c] : offset[c] + n] = rows[c, :n]
+    if mask:
+        options["context_mask"] = flat["context_mask"]
+    ragged = decode(
+        backend, flat["start"], flat["end"], context, question, row_offset=offset, **options
+    )
+    torch.testing.assert_close(ragged.score, padded.score, rtol=1e-6, atol=1e-6)
+    for name in ("start", "end", "chunk"):
+        assert torch.equal(getattr(ragged, name), getattr(padded, name)), name
+
+
+def test_logits_of_any_strides():
+    (start, end, context, question), options = big_call(seed=4, chunks=8)
+    both = torch.stack([start, end], -1)
+    wide = torch.cat([start, end], 1)
+    plain = spans.decode_spans(start, end, context, question, **options)
+    halves = both.unbind(-1)
+    assert_identical(plain, spans.decode_spans(*halves, context, question, **options))
+    halves = wide[:, :120], wide[:, 120:]
+    assert_identical(plain, spans.decode_spans(*halves, context, question, **options))
+
+
+def test_logits_that_require_gradients():
+    (start, end, context, question), options = big_call(seed=4, chunks=8)
+    plain = spans.decode_spans(start, end, context, question, **options)
+    start.requires_grad_()
+    assert_identical(plain, spans.decode_spans(start, end, context, question, **options))
+
+
+def test_without_context_the_whole_row_is_context():
+    start, end = torch.randn(2, 3, 17, generator=torch.Generator().manual_seed(0))
+    whole = torch.tensor([[0, 17]] * 3)
+    assert_identical(spans.decode_spans(start, end), spans.decode_spans(start, end, whole))
+
+
+def test_growing_top_k_only_appends():
+    arguments, options = big_call(seed=6, chunks=20)
+    long = spans.decode_spans(*arguments, top_k=64, **options)
+    for k in (1, 2, 5, 12, 33):
+        short = spans.decode_spans(*arguments, top_k=k, **options)
+        for name, x in itertools.islice(zip(short._fields, short, strict=True), 4):
+            assert torch.equal(x, getattr(long, name)[:, :k]), (k, name)

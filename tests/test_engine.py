@@ -1,0 +1,453 @@
+"""The engine: batches, windows, models of several shapes, errors that name the question."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BartConfig,
+    BartForQuestionAnswering,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertForQuestionAnswering,
+    GPT2Config,
+    GPT2ForQuestionAnswering,
+    RobertaConfig,
+    RobertaForQuestionAnswering,
+    T5Config,
+    T5ForQuestionAnswering,
+    XLNetConfig,
+    XLNetForQuestionAnswering,
+    XLNetForQuestionAnsweringSimple,
+)
+
+from qa_fast import engine as engine_module
+from qa_fast import reference
+from qa_fast.chunks import make_chunks
+from qa_fast.engine import Engine, Options, plan_batches, position_limit
+
+from .tiny import tiny_model, tokenizer_of, xquad
+
+# Enough answers that a difference anywhere in the logits shows.
+OPTIONS = Options(top_k=4, max_seq_len=128, doc_stride=32, scoring="logit")
+
+
+def examples() -> list[tuple[str, str]]:
+    """Questions of very different lengths over contexts of one to many chunks."""
+    found = [("Who?", "Ada."), ("Who wrote the note?", "It was Ada who wrote it. " * 30)]
+    for paragraphs in xquad().values():
+        found += [(qa["question"], p["context"]) for p in paragraphs[:2] for qa in p["qas"][:2]]
+    return found
+
+
+def tiny(model_class: Any, tokenizer: Any) -> Any:
+    """A random model of a family, small enough to build on the spot."""
+    torch.manual_seed(0)
+    vocab = len(tokenizer)
+    small = {"vocab_size": vocab, "initializer_range": 0.5}
+    wide = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = {
+        RobertaForQuestionAnswering: lambda: RobertaConfig(
+            **small, **wide, intermediate_size=32, max_position_embeddings=130, pad_token_id=0
+        ),
+        DistilBertForQuestionAnswering: lambda: DistilBertConfig(
+            **small, dim=16, n_layers=1, n_heads=2, hidden_dim=32
+        ),
+        GPT2ForQuestionAnswering: lambda: GPT2Config(
+            **small, n_embd=16, n_layer=1, n_head=2, n_positions=256
+        ),
+        XLNetForQuestionAnsweringSimple: lambda: XLNetConfig(
+            **small, d_model=16, n_layer=1, n_head=2, d_inner=32
+        ),
+        BartForQuestionAnswering: lambda: BartConfig(
+            vocab_size=vocab,
+            init_std=0.5,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+            max_position_embeddings=256,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=2,
+            forced_eos_token_id=None,
+        ),
+        T5ForQuestionAnswering: lambda: T5Config(
+            vocab_size=vocab,
+            d_model=16,
+            d_kv=8,
+            d_ff=32,
+            num_layers=1,
+            num_heads=2,
+            initializer_factor=5.0,
+            pad_token_id=0,
+            decoder_start_token_id=0,
+        ),
+    }[model_class]()
+    return model_class(config).eval()
+
+
+MODELS = {
+    "roberta": (RobertaForQuestionAnswering, "byte_bpe"),
+    "distilbert": (DistilBertForQuestionAnswering, "wordpiece"),
+    "xlnet": (XLNetForQuestionAnsweringSimple, "xlnet"),
+    "gpt2": (GPT2ForQuestionAnswering, "no_special"),
+    "bart": (BartForQuestionAnswering, "byte_bpe"),
+    "t5": (T5ForQuestionAnswering, "unigram"),
+}
+
+
+def same(found: list[list[Any]], expected: list[list[Any]]) -> None:
+    """Equal but for the noise of float32 sums, whose order depends on the batch's shape.
+
+    Where two answers' scores differ by no more than that, either may be the better one.
+    """
+    noise = 1e-3
+    for mine, theirs in zip(found, expected, strict=True):
+        assert [a["score"] for a in mine] == pytest.approx(
+            [a["score"] for a in theirs], rel=1e-4, abs=1e-4
+        )
+        worst = min(a["score"] for a in theirs)
+        clear, score = (
+            {(a["start"], a["end"]): a["score"] for a in side} for side in (theirs, mine)
+        )
+        for place, value in clear.items():
+            assert place in score or value <= worst + noise
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_families_answer_alike_alone_and_in_batches(name: str) -> None:
+    model_class, family = MODELS[name]
+    tokenizer = tokenizer_of(family)
+    model = tiny(model_class, tokenizer)
+    alone = list(Engine(model, tokenizer, batch_size=1).answer(examples(), OPTIONS))
+    together = list(Engine(model, tokenizer, max_batch_tokens=5000).answer(examples(), OPTIONS))
+    assert all(alone)
+    assert sum(map(len, alone)) > 2 * len(alone)
+    same(together, alone)
+
+
+@pytest.mark.parametrize(
+    "batch", [{"batch_size": 3}, {"max_batch_tokens": 1}, {"max_batch_tokens": 300}], ids=str
+)
+def test_batches_change_nothing(batch: dict[str, int]) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer)
+    expected = list(Engine(model, tokenizer).answer(examples(), OPTIONS))
+    same(list(Engine(model, tokenizer, **batch).answer(examples(), OPTIONS)), expected)
+
+
+def test_order_and_windows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    engine = Engine(tiny_model(tokenizer), tokenizer)
+    expected = list(engine.answer(examples(), OPTIONS))
+    same(list(engine.answer(examples()[::-1], OPTIONS))[::-1], expected)
+    monkeypatch.setattr(engine_module, "WINDOW_QUESTIONS", 3)
+    same(list(engine.answer(examples(), OPTIONS)), expected)
+
+
+@pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
+@pytest.mark.parametrize("family", ["wordpiece", "xlnet", "no_special"])
+def test_answers_are_those_of_the_reference(family: str, scoring: str) -> None:
+    """Each chunk through the model by itself, decoded by the reference."""
+    tokenizer = tokenizer_of(family)
+    model = tiny_model(tokenizer)
+    question, context = examples()[4]
+    options = replace(OPTIONS, top_k=5, scoring=scoring, align_to_words=False)
+    (answers,) = Engine(model, tokenizer).answer([(question, context)], options)
+
+    chunks = make_chunks(tokenizer, [question], [context], max_seq_len=128, doc_stride=32)
+    assert len(chunks) > 1
+    starts, ends = [], []
+    for begin, length in zip(chunks.row_offset, chunks.length, strict=True):
+        cut = slice(begin, begin + length)
+        inputs = {"input_ids": torch.from_numpy(chunks.input_ids[cut])[None].long()}
+        if "token_type_ids" in tokenizer.model_input_names:
+            inputs["token_type_ids"] = torch.from_numpy(chunks.token_type_ids[cut])[None].long()
+        with torch.inference_mode():
+            output = model(**inputs)
+        starts.append(output.start_logits[0].numpy())
+        ends.append(output.end_logits[0].numpy())
+    per_chunk = scoring == "probability"
+    spans = reference.decode_spans(
+        starts,
+        ends,
+        chunks.context.tolist(),
+        None if per_chunk else chunks.question_id.tolist(),
+        top_k=5,
+        max_answer_len=15,
+        scoring=scoring,
+        context_offset=None if per_chunk else chunks.context_offset.tolist(),
+        null_position=chunks.null_position.tolist(),
+    )
+    expected: dict[Any, float] = {}
+    for chunk_score, chunk, start, end in zip(
+        spans.score.ravel(),
+        spans.chunk.ravel(),
+        spans.start.ravel(),
+        spans.end.ravel(),
+        strict=True,
+    ):
+        shift = chunks.context_offset[chunk] - chunks.context[chunk, 0]
+        first = chunks.encodings[0].token_to_chars(int(start + shift))[0]
+        last = chunks.encodings[0].token_to_chars(int(end + shift))[1]
+        score = float(chunk_score if scoring == "logit" else np.exp(chunk_score))
+        key = context[first:last].lower() if per_chunk else (first, last)
+        if key not in expected:
+            expected[key] = score
+        elif per_chunk:
+            expected[key] += score
+    order = sorted(expected, key=lambda key: -expected[key])[: len(answers)]
+    mine = [a["answer"].lower() if per_chunk else (a["start"], a["end"]) for a in answers]
+    assert mine == order
+    assert [a["score"] for a in answers] == pytest.approx([expected[k] for k in order], rel=1e-4)
+
+
+def test_examples_are_read_a_window_at_a_time() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    engine = Engine(tiny_model(tokenizer), tokenizer)
+    taken = []
+
+    def endless() -> Any:
+        for i in count():
+            taken.append(i)
+            yield f"Who is number {i}?", f"Number {i} is Ada."
+
+    answers = engine.answer(endless(), Options())
+    assert not taken
+    next(answers)
+    assert len(taken) == engine_module.WINDOW_QUESTIONS
+    assert len(list(islice(answers, 2 * len(taken)))) == 2 * engine_module.WINDOW_QUESTIONS
+    assert len(taken) == 3 * engine_module.WINDOW_QUESTIONS
+
+
+def test_long_contexts_make_short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "WINDOW_CHARACTERS", 100)
+    windows = engine_module._windows(("Who?", "Ada. " * 10) for _ in range(5))
+    assert [len(window) for window in windows] == [2, 2, 1]
+
+
+def test_nothing_in_nothing_out() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    assert list(Engine(tiny_model(tokenizer), tokenizer).answer([], Options())) == []
+
+
+@pytest.mark.parametrize(
+    ("lengths", "max_tokens", "batch_size"),
+    [([5], 1, None), ([3, 9, 4, 8, 1, 1], 18, None), ([7] * 10, 30, 3), ([], 10, None)],
+    ids=["longer_than_budget", "mixed", "upper_bound", "none"],
+)
+def test_plan_batches(lengths: list[int], max_tokens: int, batch_size: int | None) -> None:
+    length = np.array(lengths, np.int32)
+    batches = plan_batches(length, max_tokens, batch_size)
+    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+    for rows in batches:
+        assert len(rows) == 1 or len(rows) * length[rows].max() <= max_tokens
+        assert batch_size is None or len(rows) <= batch_size
+    widths = [int(length[rows].max()) for rows in batches]
+    assert widths == sorted(widths, reverse=True)
+
+
+class Callable:
+    """Like an ONNX Runtime model: no module, takes named arguments, returns what it likes."""
+
+    def __init__(self, model: Any, wrap: Any) -> None:
+        self.model, self.wrap = model, wrap
+
+    def __call__(self, input_ids, attention_mask=None, token_type_ids=None, **kwargs):
+        assert not kwargs
+        with torch.inference_mode():
+            output = self.model(input_ids, attention_mask, token_type_ids)
+        return self.wrap(output.start_logits, output.end_logits)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s, e: {"start_logits": s.numpy(), "end_logits": e.numpy()},
+        lambda s, e: {"start_logits": s, "end_logits": e, "hidden_states": None},
+        lambda s, e: (s, e),
+        lambda s, e: (s.double(), e.double(), "more"),
+    ],
+    ids=["dict_of_numpy", "dict_of_torch", "tuple", "longer_tuple"],
+)
+def test_any_callable_with_logits_will_do(wrap: Any) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer)
+    expected = list(Engine(model, tokenizer).answer(examples(), OPTIONS))
+    same(list(Engine(Callable(model, wrap), tokenizer).answer(examples(), OPTIONS)), expected)
+
+
+UNUSABLE = {
+    "nothing": (lambda s, e: None, "NoneType"),  # noqa: ARG005
+    "other_keys": (lambda s, e: {"logits": s}, "dict with logits"),  # noqa: ARG005
+    "one_tensor": (lambda s, e: (s,), "tuple"),  # noqa: ARG005
+    "wrong_shape": (lambda s, e: (s[..., None], e[..., None]), "tuple"),
+    "shorter_rows": (lambda s, e: {"start_logits": s[:, 1:], "end_logits": e}, "dict with st"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_other_outputs_are_refused_by_name(case: str) -> None:
+    wrap, got = UNUSABLE[case]
+    tokenizer = tokenizer_of("wordpiece")
+    engine = Engine(Callable(tiny_model(tokenizer), wrap), tokenizer)
+    with pytest.raises(ValueError, match=rf"^Callable .*returned {got}.*ForQuestionAnswering"):
+        list(engine.answer([("Who?", "Ada.")], Options()))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda n: BertModel(BertConfig(vocab_size=n, num_hidden_layers=1, type_vocab_size=3)),
+        lambda n: XLNetForQuestionAnswering(
+            XLNetConfig(vocab_size=n, d_model=16, n_layer=1, n_head=2)
+        ),
+    ],
+    ids=["no_head", "beam_search_head"],
+)
+def test_models_without_logits_are_refused(model: Any) -> None:
+    tokenizer = tokenizer_of("xlnet")
+    engine = Engine(model(len(tokenizer)).eval(), tokenizer)
+    with pytest.raises(ValueError, match=r"cannot be used: it returned .*start_logits and end_"):
+        list(engine.answer([("Who?", "Ada.")], Options()))
+
+
+@pytest.mark.parametrize("scoring", ["probability", "logit"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_logits_name_the_question(value: float, scoring: Any) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer)
+
+    data = [("Who was it then, pray?", "It was Ada. " * 4), ("Who did it?", "It was Ben.")]
+    chunks = make_chunks(tokenizer, *map(list, zip(*data, strict=True)))
+
+    def spoil(start: Any, end: Any) -> Any:
+        start = start.clone()
+        start[-1, chunks.context[1, 0]] = value  # the shortest chunk is the batch's last
+        return start, end
+
+    engine = Engine(Callable(model, spoil), tokenizer)
+    with pytest.raises(ValueError, match=r"NaN or infinite logits for question 1 \('Who did it\?'"):
+        list(engine.answer(data, Options(scoring=scoring)))
+
+
+def test_errors_count_examples_across_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "WINDOW_QUESTIONS", 2)
+    tokenizer = tokenizer_of("wordpiece")
+    engine = Engine(tiny_model(tokenizer), tokenizer)
+    data = [("Who?", "Ada.")] * 5
+    for bad, message in ((("Who?", ""), "context 5 is empty"), (("Who?", "\x00"), "context 5 has")):
+        answers = engine.answer([*data, bad], Options())
+        assert len(list(islice(answers, 4))) == 4
+        with pytest.raises(ValueError, match=message):
+            list(answers)
+
+
+@pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
+@pytest.mark.parametrize(("family", "nulls"), [("wordpiece", 1), ("xlnet", 1), ("no_special", 0)])
+def test_the_null_answer_is_cls(family: str, nulls: int, scoring: Any) -> None:
+    tokenizer = tokenizer_of(family)
+    options = Options(top_k=100, handle_impossible_answer=True, scoring=scoring)
+    engine = Engine(tiny_model(tokenizer), tokenizer)
+    (answers,) = engine.answer([("Who?", "It was Ada Lovelace.")], options)
+    assert [answer["answer"] for answer in answers].count("") == nulls
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "expected"),
+    [
+        (torch.float16, None, torch.float32),
+        (torch.bfloat16, "auto", torch.bfloat16),
+        (torch.float32, "bfloat16", torch.bfloat16),
+        (torch.float16, torch.float64, torch.float64),
+    ],
+    ids=str,
+)
+def test_dtype(given: torch.dtype, asked: Any, expected: torch.dtype) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    engine = Engine(tiny_model(tokenizer).to(given), tokenizer, dtype=asked)
+    assert next(engine.model.parameters()).dtype == expected
+    assert len(list(engine.answer(examples()[:3], OPTIONS))) == 3
+
+
+def test_a_model_in_training_answers_without_dropout_and_goes_on_training() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer)
+    engine = Engine(model, tokenizer)
+    expected = list(engine.answer(examples(), OPTIONS))
+    model.train()
+    same(list(engine.answer(examples(), OPTIONS)), expected)
+    assert model.training
+    assert model.bert.training
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("roberta", 129),
+        ("distilbert", 512),
+        ("gpt2", 256),
+        ("bart", 256),
+        ("xlnet", None),
+        ("t5", None),
+    ],
+)
+def test_position_limit(name: str, limit: int | None) -> None:
+    model_class, family = MODELS[name]
+    model = tiny(model_class, tokenizer_of(family))
+    assert position_limit(model) == limit
+    if limit is None:
+        return
+    # That many tokens are fine, and one more is refused before the model sees it.
+    engine = Engine(model, tokenizer_of(family))
+    data = [("Who?", "It was Ada. " * 600)]
+    list(engine.answer(data, Options(max_seq_len=limit)))
+    with pytest.raises(ValueError, match=rf"max_seq_len must be at most {limit}.*got {limit + 1}"):
+        list(engine.answer(data, Options(max_seq_len=limit + 1)))
+
+
+BAD_OPTIONS = [
+    ({"top_k": 0}, "top_k must be an integer of at least 1; got 0"),
+    ({"top_k": 2.5}, "top_k must be an integer of at least 1; got 2.5"),
+    ({"top_k": True}, "top_k must be an integer of at least 1; got True"),
+    ({"max_answer_len": 0}, "max_answer_len must be an integer of at least 1; got 0"),
+    ({"max_seq_len": 0}, "max_seq_len must be"),
+    ({"doc_stride": -1}, "doc_stride must be an integer of at least 0; got -1"),
+    ({"max_question_len": 0}, "max_question_len must be"),
+    ({"align_to_words": "yes"}, "align_to_words must be True or False; got 'yes'"),
+    ({"scoring": "best"}, "scoring must be one of 'probability', 'shared', 'logit'; got 'best'"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS, ids=lambda x: str(x)[:30])
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Options(**options)
+
+
+BAD_ENGINES = [
+    ({"batch_size": 0}, "batch_size must be an integer of at least 1; got 0"),
+    ({"max_batch_tokens": 0}, "max_batch_tokens must be"),
+    ({"dtype": "float33"}, "dtype must be 'float32'.*got 'float33'"),
+    ({"dtype": torch.int8}, r"dtype must be .*got torch\.int8"),
+    ({"device": "gpu"}, "device 'gpu' cannot be used: "),
+    ({"device": 99}, "device 99 cannot be used: "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_ENGINES, ids=lambda x: str(x)[:30])
+def test_bad_engine_arguments(arguments: dict[str, Any], message: str) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    with pytest.raises(ValueError, match=message):
+        Engine(tiny_model(tokenizer), tokenizer, **arguments)

@@ -1,0 +1,134 @@
+"""The package: what importing it does, its public names, and what it carries."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qa_fast
+
+HEAVY = ["torch", "transformers", "tokenizers", "triton", "numpy", "typer", "rich"]
+MODULES = sorted(module.name for module in pkgutil.iter_modules(qa_fast.__path__))
+
+
+def run_python(code: str) -> str:
+    """What a fresh interpreter prints for ``code``."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_loads_nothing_heavy() -> None:
+    loaded = f"print([name for name in {HEAVY} if name in sys.modules])"
+    assert run_python(f"import sys; before = set(sys.modules); import qa_fast; {loaded}") == "[]"
+
+
+def test_dir_and_version_load_nothing_heavy() -> None:
+    code = f"""
+import sys, qa_fast
+dir(qa_fast), qa_fast.__version__
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    assert run_python(code) == "[]"
+
+
+def test_public_names() -> None:
+    assert qa_fast.__all__ == ["Spans", "__version__", "decode_spans", "pipeline"]
+    assert set(qa_fast.__all__) <= set(dir(qa_fast))
+
+
+@pytest.mark.parametrize("name", qa_fast.__all__)
+def test_public_name_resolves(name: str) -> None:
+    value = getattr(qa_fast, name)
+    assert value is getattr(qa_fast, name)
+    if name != "__version__":
+        assert value.__module__.startswith("qa_fast.")
+        assert value.__doc__
+
+
+def test_type_checkers_see_every_public_name() -> None:
+    tree = ast.parse(Path(qa_fast.__file__).read_text(encoding="utf-8"))
+    imports = {
+        alias.asname
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(qa_fast.__all__) - {"__version__"} <= imports
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'qa_fast' has no attribute 'decode_span'"):
+        _ = qa_fast.decode_span
+    assert not hasattr(qa_fast, "__wrapped__")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import qa_fast.pipeline",
+        "from qa_fast.pipeline import pipeline",
+        "import qa_fast.cli",
+        "pass",
+    ],
+)
+def test_pipeline_is_the_function_whatever_was_imported_first(first: str) -> None:
+    code = f"{first}\nimport qa_fast, types\nprint(type(qa_fast.pipeline) is types.FunctionType)"
+    assert run_python(code) == "True"
+
+
+def test_bundled_model_is_complete() -> None:
+    folder = Path(qa_fast.__file__).parent / "models" / "minilm-l6-squad"
+    files = {path.name for path in folder.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "LICENSE"} <= files
+    assert (Path(qa_fast.__file__).parent / "py.typed").is_file()
+
+
+def test_kernels_are_installed_below_the_package() -> None:
+    kernels = importlib.import_module("qa_fast.kernels")
+    assert kernels.__name__ == "qa_fast.kernels"
+    assert kernels.__version__ == "0.0.0"
+
+
+@pytest.mark.parametrize("name", ["__init__", *MODULES])
+def test_examples_in_docstrings(name: str) -> None:
+    module = qa_fast if name == "__init__" else importlib.import_module(f"qa_fast.{name}")
+    result = doctest.testmod(module)
+    assert result.failed == 0
+    if name in ("__init__", "spans", "pipeline"):
+        assert result.attempted > 0
+
+
+def test_layers() -> None:
+    """A lower file never imports a higher one, at the top or anywhere else in it."""
+    order = [
+        ["reference", "torch_backend", "cpu_backend", "triton_backend", "terminal"],
+        ["spans"],
+        ["chunks"],
+        ["answers"],
+        ["engine"],
+        ["pipeline"],
+        ["cli"],
+    ]
+    layer = {name: i for i, names in enumerate(order) for name in names}
+    assert sorted(layer) == MODULES, "put a new module in its place in the order above"
+    wrong = []
+    for path in Path(qa_fast.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and path.stem in layer:
+                targets = [node.module] if node.module else [alias.name for alias in node.names]
+                wrong += [
+                    f"{path.name} imports {target}"
+                    for target in targets
+                    if target in layer and layer[target] > layer[path.stem]
+                ]
+    assert wrong == []

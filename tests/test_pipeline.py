@@ -1,0 +1,394 @@
+"""The drop-in: the removed pipeline's calls and results, and its answers on recorded examples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qa_fast import reference
+from qa_fast.chunks import make_chunks
+from qa_fast.engine import WINDOW_QUESTIONS
+from qa_fast.pipeline import QuestionAnsweringPipeline, pipeline
+
+from .tiny import BUNDLED, DATA, tiny_model, tokenizer_of
+
+CONTEXT = "Ada Lovelace was born in London in 1815. Marie Curie was born in Warsaw in 1867."
+ADA, MARIE = "Where was Ada Lovelace born?", "Where was Marie Curie born?"
+
+
+@pytest.fixture(scope="module")
+def qa() -> QuestionAnsweringPipeline:
+    return pipeline(device="cpu")
+
+
+def golden() -> list[Any]:
+    lines = (DATA / "golden.jsonl").read_text(encoding="utf-8").splitlines()
+    cases = [json.loads(line) for line in lines]
+    return [pytest.param(case, id=f"{i}-{case['set']}") for i, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize("case", golden())
+def test_answers_of_the_removed_pipeline(
+    qa: QuestionAnsweringPipeline, case: dict[str, Any]
+) -> None:
+    call = {"question": case["question"], "context": case["context"], **case["args"]}
+    if "error" in case:  # a question that left no room for the context crashed it
+        with pytest.raises(ValueError, match="too long"):
+            qa(**call)
+        return
+    found = qa(**call)
+    found = found if isinstance(found, list) else [found]
+    places = [(a["start"], a["end"], a["answer"]) for a in found]
+    assert places == [(a["start"], a["end"], a["answer"]) for a in case["answers"]]
+    scores = [a["score"] for a in case["answers"]]
+    assert [a["score"] for a in found] == pytest.approx(scores, abs=1e-5)
+
+
+def notebook() -> tuple[str, str, dict[str, Any]]:
+    meta = json.loads((DATA / "notebook_question.json").read_text(encoding="utf-8"))
+    return meta["question"], (DATA / meta["context_file"]).read_text(encoding="utf-8"), meta
+
+
+@pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
+def test_an_answer_from_the_second_chunk(qa: QuestionAnsweringPipeline, scoring: Any) -> None:
+    question, context, meta = notebook()
+    answer = qa(question, context, max_seq_len=384, doc_stride=128, scoring=scoring)
+    assert isinstance(answer, dict)
+    assert answer["answer"] == meta["answer"] == "Jax, PyTorch and TensorFlow"
+    assert (answer["start"], answer["end"]) == (meta["start"], meta["end"]) == (1892, 1919)
+    # It is not in the first chunk at all.
+    chunks = make_chunks(qa.tokenizer, [question], [context])
+    first_end = int(chunks.context[0, 1] - chunks.context[0, 0]) - 1
+    assert len(chunks) == 2
+    assert chunks.encodings[0].token_to_chars(first_end)[1] < meta["start"]
+
+
+@pytest.mark.parametrize("align", [False, True], ids=["tokens", "words"])
+@pytest.mark.parametrize("scoring", ["shared", "logit"])
+def test_the_five_best_over_all_chunks_are_the_references(
+    qa: QuestionAnsweringPipeline, scoring: Any, align: bool
+) -> None:
+    question, context, _ = notebook()
+    found = qa(question, context, top_k=5, scoring=scoring, align_to_words=align)
+    chunks = make_chunks(qa.tokenizer, [question], [context])
+    starts, ends = [], []
+    for c, length in enumerate(chunks.length):
+        cut = slice(chunks.row_offset[c], chunks.row_offset[c] + length)
+        with torch.inference_mode():
+            output = qa.model(
+                input_ids=torch.from_numpy(chunks.input_ids[cut])[None].long(),
+                token_type_ids=torch.from_numpy(chunks.token_type_ids[cut])[None].long(),
+            )
+        starts.append(output.start_logits[0].numpy())
+        ends.append(output.end_logits[0].numpy())
+    spans = reference.decode_spans(
+        starts,
+        ends,
+        chunks.context.tolist(),
+        chunks.question_id.tolist(),
+        top_k=20,
+        max_answer_len=15,
+        scoring=scoring,
+        context_offset=chunks.context_offset.tolist(),
+    )
+    (encoding,) = chunks.encodings
+    expected: dict[tuple[int, int], float] = {}
+    for score, c, i, j in zip(
+        spans.score[0], spans.chunk[0], spans.start[0], spans.end[0], strict=True
+    ):
+        shift = int(chunks.context_offset[c] - chunks.context[c, 0])
+        first, last = int(i) + shift, int(j) + shift
+        if align:
+            first = encoding.word_to_tokens(encoding.token_to_word(first))[0]
+            last = encoding.word_to_tokens(encoding.token_to_word(last))[1] - 1
+        place = (encoding.offsets[first][0], encoding.offsets[last][1])
+        expected.setdefault(place, float(score if scoring == "logit" else np.exp(score)))
+    best = list(expected)[:5]
+    assert [(a["start"], a["end"]) for a in found] == best
+    assert [a["score"] for a in found] == pytest.approx([expected[p] for p in best], rel=1e-4)
+    assert len({(a["start"], a["end"]) for a in found}) == 5
+
+
+def test_one_question(qa: QuestionAnsweringPipeline) -> None:
+    answer = qa(question=ADA, context=CONTEXT)
+    assert isinstance(answer, dict)
+    assert list(answer) == ["score", "start", "end", "answer"]
+    assert [type(value) for value in answer.values()] == [float, int, int, str]
+    assert (answer["answer"], answer["start"], answer["end"]) == ("London", 25, 31)
+
+
+def test_top_k_gives_a_list(qa: QuestionAnsweringPipeline) -> None:
+    answers = qa(question=ADA, context=CONTEXT, top_k=3)
+    assert len(answers) == 3
+    scores = [answer["score"] for answer in answers]
+    assert scores == sorted(scores, reverse=True)
+
+
+class Sized:
+    """A data set with a length and items, and no iterator."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.items[i]
+
+
+class Column(list):
+    """A list that keeps its items elsewhere, as the columns of some data sets do."""
+
+    def __init__(self, items: Any) -> None:
+        super().__init__()
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass
+class SquadExample:
+    question_text: str
+    context_text: str
+
+
+DICTS = [{"question": ADA, "context": CONTEXT}, {"question": MARIE, "context": CONTEXT, "id": 7}]
+TWO = {
+    "lists": {"question": [ADA, MARIE], "context": [CONTEXT, CONTEXT]},
+    "one_context": {"question": [ADA, MARIE], "context": CONTEXT},
+    "tuple_and_array": {"question": (ADA, MARIE), "context": np.array([CONTEXT] * 2)},
+    "columns": {"question": Column([ADA, MARIE]), "context": Column([CONTEXT] * 2)},
+    "sized": {"question": Sized([ADA, MARIE]), "context": CONTEXT},
+    "generators": {"question": (q for q in [ADA, MARIE]), "context": (CONTEXT for _ in range(2))},
+}
+TWO_POSITIONAL = {
+    "list_of_dicts": [DICTS],
+    "tuple_of_dicts": [tuple(DICTS)],
+    "dicts": DICTS,
+    "dict_of_lists": [{"question": [ADA, MARIE], "context": CONTEXT}],
+    "squad_examples": [[SquadExample(ADA, CONTEXT), SquadExample(MARIE, CONTEXT)]],
+    "mixed": [[DICTS[0], SimpleNamespace(question_text=MARIE, context_text=CONTEXT)]],
+    "sized_data_set": [Sized(DICTS)],
+}
+
+
+def places(results: Any) -> list[str]:
+    return [result["answer"] for result in results]
+
+
+@pytest.mark.parametrize("call", TWO)
+def test_two_questions_by_keyword(qa: QuestionAnsweringPipeline, call: str) -> None:
+    results = qa(**TWO[call])
+    assert isinstance(results, list)
+    assert places(results) == ["London", "Warsaw"]
+
+
+@pytest.mark.parametrize("call", TWO_POSITIONAL)
+def test_two_questions_by_position(qa: QuestionAnsweringPipeline, call: str) -> None:
+    results = qa(*TWO_POSITIONAL[call])
+    assert isinstance(results, list)
+    assert places(results) == ["London", "Warsaw"]
+
+
+def test_one_question_and_many_contexts(qa: QuestionAnsweringPipeline) -> None:
+    results = qa(question=ADA, context=["Ada is in Rome.", "Ada is in Oslo."])
+    assert places(results) == ["Rome", "Oslo"]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [ADA, CONTEXT],
+        [DICTS[0]],
+        [[DICTS[0]]],
+        [SquadExample(ADA, CONTEXT)],
+        [{"question": [ADA], "context": [CONTEXT]}],
+    ],
+    ids=["strings", "dict", "list_of_one", "squad_example", "dict_of_lists_of_one"],
+)
+def test_one_question_by_position_is_one_result(
+    qa: QuestionAnsweringPipeline, inputs: list[Any]
+) -> None:
+    assert qa(*inputs)["answer"] == "London"
+
+
+def test_batches_with_top_k_are_lists_of_lists(qa: QuestionAnsweringPipeline) -> None:
+    results = qa(DICTS, top_k=2)
+    assert [len(answers) for answers in results] == [2, 2]
+
+
+def test_no_inputs_no_results(qa: QuestionAnsweringPipeline) -> None:
+    assert qa([]) == []
+    assert qa(question=[], context=[]) == []
+
+
+def test_a_generator_is_streamed() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    stream = pipeline(tiny_model(tokenizer), tokenizer)
+    taken = 0
+
+    def endless() -> Iterator[dict[str, str]]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield DICTS[taken % 2]
+
+    results = stream(endless())
+    assert isinstance(results, Iterator)
+    assert taken == 0
+    assert next(results)["answer"]
+    assert taken == WINDOW_QUESTIONS
+
+
+def test_a_torch_data_set_is_streamed(qa: QuestionAnsweringPipeline) -> None:
+    class Data(Sized, torch.utils.data.Dataset):
+        pass
+
+    results = qa(Data(DICTS))
+    assert isinstance(results, Iterator)
+    assert places(results) == ["London", "Warsaw"]
+
+
+def test_defaults_of_every_call() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    three = pipeline(tiny_model(tokenizer), tokenizer, top_k=3, align_to_words=False)
+    assert len(three(question=ADA, context=CONTEXT)) == 3
+    assert len(three(question=ADA, context=CONTEXT, top_k=2)) == 2
+    assert len(three(question=ADA, context=CONTEXT)) == 3
+
+
+def test_scores_and_answers_do_not_depend_on_batch_size(qa: QuestionAnsweringPipeline) -> None:
+    question, context, _ = notebook()
+    data = [*DICTS, {"question": question, "context": context}]
+    alone = [qa(item, top_k=3) for item in data]
+    for batch_size in (1, 2, 8):
+        for mine, expected in zip(qa(data, top_k=3, batch_size=batch_size), alone, strict=True):
+            assert places(mine) == places(expected)
+            scores = [answer["score"] for answer in expected]
+            assert [answer["score"] for answer in mine] == pytest.approx(scores, abs=1e-5)
+
+
+def test_fewer_answers_than_asked_for_are_no_junk(qa: QuestionAnsweringPipeline) -> None:
+    answers = qa(question="Who?", context="Ada Bob", top_k=20)
+    assert sorted(places(answers)) == ["Ada", "Ada Bob", "Bob"]
+
+
+BAD_CALLS = {
+    "no_context": ({"question": ADA}, "context is missing"),
+    "nothing": ({}, "question is missing"),
+    "question_int": (
+        {"question": 3, "context": CONTEXT},
+        "question must be a string or a seq.*int",
+    ),
+    "counts": (
+        {"question": [ADA, MARIE, ADA], "context": [CONTEXT, CONTEXT]},
+        "there are 3 questions and 2 contexts",
+    ),
+    "empty_question": ({"question": "", "context": CONTEXT}, "question 0 is empty"),
+    "blank_context": (
+        {"question": [ADA, MARIE], "context": [CONTEXT, " "]},
+        "context 1 is empty but",
+    ),
+    "none_in_list": ({"question": [ADA, None], "context": CONTEXT}, "question 1 must be a string"),
+    "top_k": ({"question": ADA, "context": CONTEXT, "top_k": 0}, "top_k must be .*; got 0"),
+    "doc_stride": (
+        {"question": ADA, "context": CONTEXT, "doc_stride": 384},
+        r"doc_stride must be at least 0 and smaller than max_seq_len \(384\); got 384",
+    ),
+    "max_seq_len": (
+        {"question": ADA, "context": CONTEXT, "max_seq_len": 513},
+        "max_seq_len must be at most 512.*got 513",
+    ),
+    "batch_size": ({"question": ADA, "context": CONTEXT, "batch_size": 0}, "batch_size must be"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_bad_calls(qa: QuestionAnsweringPipeline, case: str) -> None:
+    call, message = BAD_CALLS[case]
+    with pytest.raises(ValueError, match=message):
+        qa(**call)
+
+
+BAD_INPUTS = {
+    "one_string": ([ADA], "input 0 is of type str; each must be a dict"),
+    "missing_key": ([{"question": ADA}], r"input 0 has no context; it has \['question'\]"),
+    "none_value": ([[DICTS[0], {"question": None, "context": "x"}]], "input 1 has no question"),
+    "list_of_strings": ([[ADA, CONTEXT]], "input 0 is of type str"),
+    "number": ([3], "input 0 is of type int"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_bad_inputs(qa: QuestionAnsweringPipeline, case: str) -> None:
+    inputs, message = BAD_INPUTS[case]
+    with pytest.raises(ValueError, match=message):
+        qa(*inputs)
+
+
+def test_inputs_in_two_ways_are_refused(qa: QuestionAnsweringPipeline) -> None:
+    with pytest.raises(ValueError, match="not both"):
+        qa(DICTS, question=ADA, context=CONTEXT)
+
+
+def test_unknown_arguments_are_refused(qa: QuestionAnsweringPipeline) -> None:
+    with pytest.raises(TypeError, match="topk"):
+        qa(question=ADA, context=CONTEXT, topk=3)
+    with pytest.raises(TypeError, match="topk"):
+        pipeline(topk=3)
+
+
+@pytest.mark.parametrize("make", [str, lambda path: path], ids=["str", "path"])
+def test_a_folder(make: Any) -> None:
+    assert pipeline(make(BUNDLED), device="cpu")(ADA, CONTEXT)["answer"] == "London"
+
+
+def test_instances() -> None:
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    model = AutoModelForQuestionAnswering.from_pretrained(BUNDLED)
+    qa = pipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(BUNDLED))
+    assert qa.model is model
+    assert qa(ADA, CONTEXT)["answer"] == "London"
+
+
+def test_the_bundled_model_runs_in_float32_on_a_cpu(qa: QuestionAnsweringPipeline) -> None:
+    assert {p.dtype for p in qa.model.parameters()} == {torch.float32}
+    half = pipeline(device="cpu", dtype="auto")
+    assert {p.dtype for p in half.model.parameters()} == {torch.float16}
+
+
+def test_a_model_instance_needs_a_tokenizer() -> None:
+    with pytest.raises(ValueError, match=r"a tokenizer is needed with a model instance .*BertFor"):
+        pipeline(tiny_model(tokenizer_of("wordpiece")))
+
+
+def test_an_unknown_model_is_named_in_one_line(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Offline, or the test would ask the Hub.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("no-such-folder/no-such-model", str(tmp_path)):
+        with pytest.raises(OSError, match="cannot load the model") as caught:
+            pipeline(name, device="cpu")
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_empty_answer(qa: QuestionAnsweringPipeline) -> None:
+    answers = qa(ADA, "Bob is in Paris.", handle_impossible_answer=True, top_k=30)
+    (null,) = [answer for answer in answers if not answer["answer"]]
+    assert (null["start"], null["end"]) == (0, 0)
+    assert 0 < null["score"] <= 1

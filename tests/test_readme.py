@@ -1,0 +1,134 @@
+"""The README: every command and every Python block in it is run, and prints what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND = [sys.executable, "-c", "from qa_fast.cli import main; main()"]
+
+# The parts of a command line that set things up. They are not run here but by .ci/run, which takes
+# the two command lines of the first screen from the README itself.
+SET_UP = [
+    re.compile(pattern)
+    for pattern in (
+        r"python3 -m venv \.venv",
+        r"\.venv/bin/pip install torch==2\.13\.0 -e ('\.\[(test|dev)\]'|\.)",
+        r"\.venv/bin/(pytest( -m \"not slow\")?|ruff check \.|ruff format --check \.|mypy)",
+    )
+]
+
+
+class Block(NamedTuple):
+    """A fenced block, and the output block that follows it, if one does."""
+
+    language: str
+    code: str
+    output: str | None
+    line: int
+
+
+def blocks() -> list[Block]:
+    fences = list(re.finditer(r"^```(\w+)\n(.*?)^```\n", README, re.DOTALL | re.MULTILINE))
+    found = []
+    for fence, following in zip(fences, [*fences[1:], None], strict=True):
+        output = None
+        if (
+            following
+            and following[1] == "text"
+            and not README[fence.end() : following.start()].strip()
+        ):
+            output = following[2]
+        found.append(Block(fence[1], fence[2], output, README.count("\n", 0, fence.start()) + 1))
+    return found
+
+
+def of(language: str) -> list[object]:
+    return [
+        pytest.param(block, id=f"line-{block.line}")
+        for block in blocks()
+        if block.language == language
+    ]
+
+
+def run(arguments: list[str], stdin: bytes = b"") -> str:
+    done = subprocess.run(
+        arguments,
+        cwd=ROOT,
+        input=stdin,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONSAFEPATH": "1"},
+    )
+    assert done.returncode == 0, done.stderr.decode("utf-8")
+    return done.stdout.decode("utf-8")
+
+
+def assert_printed(printed: str, expected: str) -> None:
+    """Equal texts; numbers with all their digits may differ by what processors differ."""
+    many_digits = r"\d+\.\d{6,}"
+    assert re.sub(many_digits, "#", printed) == re.sub(many_digits, "#", expected)
+    numbers = [[float(x) for x in re.findall(many_digits, text)] for text in (printed, expected)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-4)
+
+
+def test_blocks_are_of_known_languages() -> None:
+    assert README.count("```") == 2 * len(blocks())
+    assert {block.language for block in blocks()} == {"sh", "python", "text"}
+    outputs = sum(block.output is not None for block in blocks())
+    assert outputs == sum(block.language == "text" for block in blocks())
+
+
+@pytest.mark.parametrize("block", of("python"))
+def test_python_block_prints_what_follows_it(block: Block, tmp_path: Path) -> None:
+    script = tmp_path / "example.py"  # a file, so that the root does not get on sys.path
+    script.write_text(block.code, encoding="utf-8")
+    assert block.output is not None
+    assert_printed(run([sys.executable, str(script)]), block.output)
+
+
+@pytest.mark.parametrize("block", of("sh"))
+def test_command_prints_what_follows_it(block: Block) -> None:
+    printed = ""
+    for line in block.code.splitlines():
+        for part in line.split(" && "):
+            if any(pattern.fullmatch(part) for pattern in SET_UP):
+                continue
+            words = shlex.split(part)
+            stdin = b""
+            if words[0] == "cat":
+                assert words[2] == "|", f"line {block.line}: cannot run {part!r}"
+                stdin = (ROOT / words[1]).read_bytes()
+                words = words[3:]
+            assert words[0].removeprefix(".venv/bin/") == "qa-fast", f"cannot run {part!r}"
+            printed += run([*COMMAND, *words[1:]], stdin)
+    if block.output is not None:
+        assert_printed(printed, block.output)
+
+
+def test_example_commands_in_the_text_are_ours() -> None:
+    """What stands in the running text names options that exist."""
+    options = set(re.findall(r"`(--[a-z-]+)", README))
+    shown = run([*COMMAND, "ask", "--help"])
+    assert options
+    assert all(option in shown for option in options)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason=".ci/run is a shell script")
+def test_ci_runs_the_two_commands_as_written() -> None:
+    lines = [block.code.strip() for block in blocks() if block.language == "sh"]
+    assert run(["bash", ".ci/run", "--show"]).splitlines() == lines[:2]
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_links_inside_the_repository_exist(target: str) -> None:
+    assert target.startswith("https://") or (ROOT / target).exists()
