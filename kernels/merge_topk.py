@@ -153,9 +153,10 @@ def merge_kernel(
                 found += 1
             taken += is_winner.to(tl.int32)
             more = is_winner & (taken < TOP_K)
-            following = tl.load(
-                score_ptr + which * TOP_K + taken, mask=more, other=float("-inf")
-            ) - list_norm
+            following = (
+                tl.load(score_ptr + which * TOP_K + taken, mask=more, other=float("-inf"))
+                - list_norm
+            )
             head = tl.where(is_winner, following, head)
         else:
             unfilled = (slots >= found) & (slots < TOP_K)

@@ -84,7 +84,9 @@ def _log_sum_exp(x, EXACT: tl.constexpr):
 
 
 @triton.jit
-def _is_inside(position, first, last, null, mask_ptr, HAS_MASK: tl.constexpr, NULL_IN_SPANS: tl.constexpr):
+def _is_inside(
+    position, first, last, null, mask_ptr, HAS_MASK: tl.constexpr, NULL_IN_SPANS: tl.constexpr
+):
     """Where a token can start or end a span; ``mask_ptr`` points to the chunk's first token."""
     inside = (position >= first) & (position < last)
     if HAS_MASK:
@@ -165,6 +167,10 @@ def span_topk_kernel(
     NORMALIZE: tl.constexpr,
     FINAL: tl.constexpr,
 ):
+    """One tile of one chunk: a list of its ``TOP_K`` best spans, and its normalizers.
+
+    With ``FINAL`` the chunk is a question of its own and its list the answer.
+    """
     pid = tl.program_id(0).to(tl.int64)
     chunk = pid // n_tiles
     tile = (pid % n_tiles).to(tl.int32)

@@ -217,7 +217,10 @@ def _floor(best: Floats, top_k: int) -> Floats:
 
 
 def _heads(group: Ints, groups: int, top_k: int) -> Ints:
-    """[groups, top_k] indices of the first entries of each group in ``group``, non-decreasing; -1 for none."""
+    """[groups, top_k] indices of the first entries of each group; -1 for none.
+
+    ``group`` is non-decreasing.
+    """
     counts = np.bincount(group, minlength=groups)
     last = counts.cumsum()
     at = (last - counts)[:, None] + np.arange(top_k)
@@ -306,7 +309,7 @@ def _log_sum_exp(x: Floats, work: Floats, out: Floats) -> None:
 
 
 def _flat(x: Tensor, least: int) -> Tensor:
-    """x as a contiguous vector of at least ``least`` entries."""
+    """X as a contiguous vector of at least ``least`` entries."""
     x = x.detach().reshape(-1).contiguous()
     return x if len(x) >= least else torch.nn.functional.pad(x, (0, least - len(x)))
 
@@ -402,8 +405,8 @@ def _finish(
     if none.any():
         for x in spans[1:]:
             x[none] = -1
-    score, start, end, chunk = map(torch.from_numpy, spans)
-    return score, start, end, chunk, torch.from_numpy(null_score), torch.from_numpy(nonfinite)
+    best, first, last, row = map(torch.from_numpy, spans)
+    return best, first, last, row, torch.from_numpy(null_score), torch.from_numpy(nonfinite)
 
 
 def _pick(x: npt.NDArray[Any], at: Ints) -> npt.NDArray[Any]:

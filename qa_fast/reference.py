@@ -182,10 +182,11 @@ def decode_spans(
             rank += 1
 
         # Null score: (z, z), the minimum over the chunks that have a null position.
-        nulls = [
-            start[c][z] + end[c][z] - norm[c] if np.isfinite(start[c][z] + end[c][z]) else -np.inf
-            for c in chunks
-            if 0 <= (z := null_at[c]) < len(start[c])
-        ]
+        nulls = []
+        for c in chunks:
+            if 0 <= (z := null_at[c]) < len(start[c]):
+                with np.errstate(over="ignore"):
+                    total_at_null = float(np.float32(start[c][z] + end[c][z]))
+                nulls.append(total_at_null - norm[c] if total_at_null > -np.inf else -np.inf)
         found.null_score[q] = min(nulls, default=-np.inf)
     return found

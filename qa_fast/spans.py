@@ -199,8 +199,8 @@ def _decode_spans(
     max_answer_len: int | None,
     scoring: str,
     null_in_spans: bool,
-    max_seq_len: int,
-    max_chunks: int,
+    max_seq_len: int,  # noqa: ARG001  # only the kernels need to know
+    max_chunks: int,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     flat = _flatten(start_logits, end_logits, context, context_mask, row_offset)
     return torch_backend.decode(
@@ -225,12 +225,18 @@ def _decode_on_cpu(
     row_offset: Tensor | None,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return cpu_backend.decode(start_logits, end_logits, context, context_mask, row_offset, *rest[:-2])
+    return cpu_backend.decode(
+        start_logits, end_logits, context, context_mask, row_offset, *rest[:-2]
+    )
 
 
 @_decode_spans.register_kernel("cuda")
 def _decode_on_gpu(
-    start_logits: Tensor, end_logits: Tensor, context: Tensor, context_mask: Tensor | None, *rest: Any
+    start_logits: Tensor,
+    end_logits: Tensor,
+    context: Tensor,
+    context_mask: Tensor | None,
+    *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     if find_spec("triton") is not None:
         logits = start_logits.contiguous(), end_logits.contiguous()
@@ -257,7 +263,7 @@ def _flatten(
 
 
 @_decode_spans.register_fake
-def _(start_logits, end_logits, context, *args):  # type: ignore[no-untyped-def]
+def _(_start_logits, _end_logits, context, *args):  # type: ignore[no-untyped-def]
     num_questions, top_k = args[5:7]
     index = context.new_empty((num_questions, top_k), dtype=torch.int32)
     score = torch.empty_like(index, dtype=torch.float32)
@@ -397,7 +403,9 @@ def _check_ranges(
         room = room - row_offset.numpy()
         if (row_offset.numpy() < 0).any():
             at = int(np.argmin(row_offset.numpy()))
-            raise ValueError(f"row_offset must not be negative; got {row_offset[at]} for chunk {at}")
+            raise ValueError(
+                f"row_offset must not be negative; got {row_offset[at]} for chunk {at}"
+            )
     if not ((low >= 0) & (low <= high) & (high <= room)).all():
         at = int(((low < 0) | (low > high) | (high > room)).argmax())
         raise ValueError(

@@ -112,7 +112,9 @@ def chunk_top_k(
     peak = torch.empty(2, chunks, device=device)
     spread = torch.zeros(2, chunks, device=device)
 
-    budget = _BLOCK_ELEMENTS * torch.get_num_threads() if device.type == "cpu" else _BLOCK_ELEMENTS_GPU
+    budget = (
+        _BLOCK_ELEMENTS * torch.get_num_threads() if device.type == "cpu" else _BLOCK_ELEMENTS_GPU
+    )
     step = min(max(budget // (width + window), 1), max(chunks, 1))
     buffer = torch.full((2, step, width + window - 1), -math.inf, device=device)
     ceiling = torch.full((2 * width,), -math.inf, device=device)
@@ -195,9 +197,7 @@ def merge(
     chunk = torch.arange(chunks, device=found.total.device)
     if question_id is not None and chunks == num_questions and torch.equal(question_id, chunk):
         question_id = None
-    lengths = (
-        None if question_id is None else torch.bincount(question_id, minlength=num_questions)
-    )
+    lengths = None if question_id is None else torch.bincount(question_id, minlength=num_questions)
 
     def per_question(x: Tensor, reduce: str) -> Tensor:
         if lengths is None:
@@ -218,7 +218,7 @@ def merge(
     # -inf minus a normalizer of -inf would be NaN.
     score = torch.where(found.total > -math.inf, found.total - norm[:, None], -math.inf)
     start, end, row = found.start, found.end, chunk[:, None].expand(chunks, top_k)
-    if lengths is not None:
+    if lengths is not None and question_id is not None:
         order, slot = _best_of_questions(
             score, start, end, question_id, lengths, context, context_offset
         )
@@ -227,13 +227,20 @@ def merge(
             out = x.new_full((num_questions * top_k + 1,), fill)  # the last one takes the losers
             return out.scatter_(0, slot, x.reshape(-1)[order])[:-1].view(num_questions, top_k)
 
-        score, start, end, row = place(score, -math.inf), place(start, -1), place(end, -1), place(row, -1)
+        score, start, end, row = (
+            place(score, -math.inf),
+            place(start, -1),
+            place(end, -1),
+            place(row, -1),
+        )
 
     nonfinite = per_question(found.nonfinite.float(), "max") > 0
     none = nonfinite[:, None] | (score == -math.inf)
     return (
         score.masked_fill(nonfinite[:, None], math.nan),
-        *(x.masked_fill(none, -1).int() for x in (start, end, row)),
+        start.masked_fill(none, -1).int(),
+        end.masked_fill(none, -1).int(),
+        row.masked_fill(none, -1).int(),
         null_score.masked_fill(nonfinite, math.nan),
         nonfinite,
     )
@@ -284,9 +291,9 @@ def _rows(flat: Tensor, base: Tensor, width: int) -> Tensor:
         first = int(base.min())
         flat, base = torch.nn.functional.pad(flat[first:], (0, width)), base - first
     # Whole rows of an overlapping view are copied many times faster than single elements.
-    return flat.as_strided((flat.numel() - width + 1, width), (1, 1), flat.storage_offset()).index_select(
-        0, base
-    )
+    return flat.as_strided(
+        (flat.numel() - width + 1, width), (1, 1), flat.storage_offset()
+    ).index_select(0, base)
 
 
 def _block_top_k(

@@ -13,8 +13,14 @@ from qa_fast import reference, spans, triton_backend
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-# float32 sums and log-sum-exps of logits up to a few tens: a few units in the last place.
-TOLERANCE = 2e-5
+
+def tolerance(arguments: Any) -> float:
+    """What float32 sums and log-sum-exps of these logits may be off: a few units in the last place."""
+    largest = max(
+        (x.float().nan_to_num(0, 0, 0).abs().max().item() for x in arguments[:2] if x.numel()),
+        default=0.0,
+    )
+    return 2e-5 + 5e-7 * largest
 
 
 def _generic(*arguments: Any) -> Any:
@@ -25,7 +31,8 @@ def _triton(*arguments: Any) -> Any:
     start_logits, _, context, _, _, question_id = arguments[:6]
     longest = start_logits.shape[-1]
     most_chunks = 1 if question_id is None else max(1, len(context))
-    found = triton_backend.decode(*arguments[:-2], longest, most_chunks)
+    with np.errstate(all="ignore"):  # Triton's interpreter computes with NumPy
+        found = triton_backend.decode(*arguments[:-2], longest, most_chunks)
     if found is None:
         pytest.skip("left to the torch backend")
     return found
@@ -55,26 +62,26 @@ def expected(start: Any, end: Any, context: Any, question_id: Any = None, **opti
     return reference.decode_spans(start, end, context.tolist(), ids, **plain)
 
 
-def assert_same(got: spans.Spans, want: Any, more: Any = None) -> None:
+def assert_same(got: spans.Spans, want: Any, more: Any, atol: float) -> None:
     """Scores as in the reference, and the same spans in the same order.
 
     Two spans of different chunks whose scores are as close as float32 rounding may change places; then
     ``more``, the reference with a larger top_k, has to know the span with that score.
     """
     np.testing.assert_array_equal(got.nonfinite.numpy(), want.nonfinite)
-    np.testing.assert_allclose(got.null_score.numpy(), want.null_score, rtol=1e-6, atol=TOLERANCE)
+    np.testing.assert_allclose(got.null_score.numpy(), want.null_score, rtol=1e-6, atol=atol)
     score = got.score.double().numpy()
-    np.testing.assert_allclose(score, want.score, rtol=1e-6, atol=TOLERANCE)
+    np.testing.assert_allclose(score, want.score, rtol=1e-6, atol=atol)
     found = np.stack([x.numpy() for x in (got.chunk, got.start, got.end)], -1)
     wanted = np.stack([want.chunk, want.start, want.end], -1)
-    known = wanted if more is None else np.stack([more.chunk, more.start, more.end], -1)
-    known_score = (want if more is None else more).score
+    known = np.stack([more.chunk, more.start, more.end], -1)
     for q, rank in zip(*np.nonzero((found != wanted).any(-1)), strict=True):
         at = np.flatnonzero((known[q] == found[q, rank]).all(-1))
         assert len(at) == 1, f"question {q}, rank {rank}: {found[q, rank]} is no such span"
-        close = abs(known_score[q, at[0]] - want.score[q, rank]) < TOLERANCE
+        close = abs(more.score[q, at[0]] - want.score[q, rank]) < atol
         other_chunk = found[q, rank, 0] != wanted[q, rank, 0]
-        assert close and other_chunk, f"question {q}, rank {rank}: {found[q]} for {wanted[q]}"
+        may_swap = close and other_chunk
+        assert may_swap, f"question {q}, rank {rank}: {found[q]} for {wanted[q]}"
 
 
 def assert_identical(a: spans.Spans, b: spans.Spans) -> None:

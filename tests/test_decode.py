@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from .decoding import assert_identical, assert_same, decode, expected
 from qa_fast import spans
+
+from .decoding import assert_identical, assert_same, decode, expected, tolerance
 
 BACKENDS = ["cpu", "torch", "triton"]
 INF = float("inf")
@@ -155,17 +156,24 @@ def test_equals_the_reference(case: Case, backend: str):
             arguments = (*arguments[:3], torch.zeros(0, dtype=torch.int32))
     got = decode(backend, *arguments, **options)
     more = {**options, "top_k": options.get("top_k", 20) + 20}
-    assert_same(got, expected(*arguments, **options), expected(*arguments, **more))
+    assert_same(
+        got,
+        expected(*arguments, **options),
+        expected(*arguments, **more),
+        tolerance(arguments),
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("top_k", [1, 5, 40])
 @pytest.mark.parametrize("max_answer_len", [1, 3, None])
-def test_ties_are_in_the_order_of_chunk_start_end(backend: str, top_k: int, max_answer_len: int | None):
+def test_ties_are_in_the_order_of_chunk_start_end(
+    backend: str, top_k: int, max_answer_len: int | None
+):
     generator = torch.Generator().manual_seed(5)
     start, end = torch.randint(-1, 2, (2, 5, 33), generator=generator).float()
     arguments = start, end, torch.tensor([[3, 33]] * 5), torch.tensor([0, 0, 1, 1, 1])
-    options: dict[str, Any] = dict(top_k=top_k, max_answer_len=max_answer_len, scoring="logit")
+    options: dict[str, Any] = {"top_k": top_k, "max_answer_len": max_answer_len, "scoring": "logit"}
     got = decode(backend, *arguments, **options)
     want = expected(*arguments, **options)
     for name in ("score", "chunk", "start", "end"):
@@ -219,7 +227,12 @@ def test_any_call_equals_the_reference(backend: str, examples: int):
         arguments, options = call
         more = {**options, "top_k": 200}
         got = decode(backend, *arguments, **options)
-        assert_same(got, expected(*arguments, **options), expected(*arguments, **more))
+        assert_same(
+            got,
+            expected(*arguments, **options),
+            expected(*arguments, **more),
+            tolerance(arguments),
+        )
 
     check()
 
@@ -265,7 +278,12 @@ def test_a_question_gets_the_same_answer_alone_and_in_a_batch(backend: str):
     for q in question.unique().tolist():
         own = question == q
         alone = decode(
-            backend, start[own], end[own], context[own], question[own] - q, context_offset=offset[own]
+            backend,
+            start[own],
+            end[own],
+            context[own],
+            question[own] - q,
+            context_offset=offset[own],
         )
         torch.testing.assert_close(alone.score[0], batch.score[q], rtol=1e-6, atol=1e-6)
         assert torch.equal(alone.start[0], batch.start[q])
@@ -275,7 +293,9 @@ def test_a_question_gets_the_same_answer_alone_and_in_a_batch(backend: str):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("mask", [False, True], ids=["range", "mask"])
-def test_ragged_logits_are_padded_ones_without_the_padding(backend: str, dtype: torch.dtype, mask: bool):
+def test_ragged_logits_are_padded_ones_without_the_padding(
+    backend: str, dtype: torch.dtype, mask: bool
+):
     (start, end, context, question), options = big_call(seed=1, chunks=12)
     start, end = start.to(dtype), end.to(dtype)
     lengths = context[:, 1] + torch.arange(12) % 3
@@ -292,7 +312,9 @@ def test_ragged_logits_are_padded_ones_without_the_padding(backend: str, dtype: 
     flat = {"start": start, "end": end, "context_mask": options.get("context_mask")}
     for name, rows in flat.items():
         if rows is not None:
-            flat[name] = torch.full((position - 2,), 9.0 if name != "context_mask" else 1).to(rows.dtype)
+            flat[name] = torch.full((position - 2,), 9.0 if name != "context_mask" else 1).to(
+                rows.dtype
+            )
             for c in range(12):
                 n = int(lengths[c])
                 flat[name][offset[c] : offset[c] + n] = rows[c, :n]

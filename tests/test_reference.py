@@ -66,7 +66,7 @@ def test_context_spans_with_a_length_limit_and_the_null_score(logits):
 
     assert list(zip(found.start[0], found.end[0], strict=True)) == [divmod(int(i), N) for i in five]
     np.testing.assert_allclose(np.exp(found.score[0]), scores.flatten()[five], rtol=1e-6)
-    np.testing.assert_allclose(np.exp(found.null_score[0]), null, rtol=1e-9)
+    np.testing.assert_allclose(np.exp(found.null_score[0]), null, rtol=1e-6)
 
 
 def test_shared_normalization_sums_to_one_over_all_chunks(logits):
@@ -81,7 +81,7 @@ def test_shared_normalization_sums_to_one_over_all_chunks(logits):
 
 def test_a_span_in_two_chunks_counts_once_with_its_best_score():
     low, high = [0.0, 1.0, 2.0], [0.0, 5.0, 2.0]
-    options = dict(top_k=3, max_answer_len=1, scoring="logit", context_offset=[4, 4])
+    options = {"top_k": 3, "max_answer_len": 1, "scoring": "logit", "context_offset": [4, 4]}
     both = [low, high], [low, high], [(1, 3), (1, 3)], [0, 0]
     once = reference.decode_spans(*both, **options)
     assert once.score[0].tolist() == [10.0, 4.0, -np.inf]

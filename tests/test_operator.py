@@ -1,0 +1,145 @@
+"""qa_fast::decode_spans as a PyTorch operator, and what its arguments may be."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+
+import qa_fast
+from qa_fast import spans
+
+from .decoding import DEVICE, assert_identical
+
+C, N = 4, 12
+
+
+def call(device: str = "cpu", **changes: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    generator = torch.Generator().manual_seed(0)
+    start, end = torch.randn(2, C, N, generator=generator).to(device)
+    context = torch.tensor([[2, N]] * C, device=device)
+    question = torch.tensor([0, 0, 1, 2], device=device)
+    options: dict[str, Any] = {"top_k": 3, "max_answer_len": 4, "num_questions": 3}
+    return (start, end, context, question), {**options, **changes}
+
+
+def operator_arguments(device: str) -> tuple[Any, ...]:
+    (start, end, context, question), _ = call(device)
+    null_position = torch.zeros(C, dtype=torch.int32, device=device)
+    offset = torch.tensor([0, 3, 0, 0], dtype=torch.int32, device=device)
+    return (
+        start, end, context.int(), None, None, question.int(), offset, null_position,
+        3, 5, 4, "probability", False, N, C,
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:torch")
+def test_opcheck():
+    torch.library.opcheck(spans._decode_spans, operator_arguments(DEVICE))
+
+
+@pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
+def test_traces_in_full_under_torch_compile(scoring: str):
+    arguments, options = call(DEVICE, scoring=scoring)
+
+    def decode(start: torch.Tensor, end: torch.Tensor) -> Any:
+        return qa_fast.decode_spans(start * 2, end * 2, *arguments[2:], **options)
+
+    compiled = torch.compile(decode, fullgraph=True, backend="eager")
+    assert_identical(spans.Spans(*decode(*arguments[:2])), spans.Spans(*compiled(*arguments[:2])))
+
+
+def test_fake_tensors_have_the_shapes_and_dtypes_of_real_results():
+    arguments = operator_arguments("cpu")
+    real = spans._decode_spans(*arguments)
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = spans._decode_spans(
+            *(mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in arguments)
+        )
+    for a, b in zip(real, fake, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_is_captured_in_a_cuda_graph():
+    (start, end, context, question), options = call("cuda")
+    eager = qa_fast.decode_spans(start, end, context, question, **options)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = qa_fast.decode_spans(start, end, context, question, **options)
+    start.copy_(start.flip(0))
+    end.copy_(end.flip(0))
+    graph.replay()
+    again = qa_fast.decode_spans(start, end, context, question, **options)
+    assert_identical(captured, again)
+    assert not torch.equal(captured.score, eager.score)
+
+
+FLOATS = torch.zeros(C, N)
+
+BAD_CALLS = {
+    "top-k-zero": ({"top_k": 0}, "top_k must be an integer of at least 1; got 0"),
+    "top-k-not-an-integer": ({"top_k": 2.5}, "got 2.5"),
+    "max-answer-len-zero": ({"max_answer_len": 0}, "max_answer_len must be an integer of at least 1"),
+    "unknown-scoring": ({"scoring": "softmax"}, "'probability', 'shared', 'logit'; got 'softmax'"),
+    "float64": ({"start_logits": FLOATS.double()}, "float16, bfloat16 or float32; got torch.float64"),
+    "not-a-tensor": ({"start_logits": [[0.0]]}, "start_logits must be a torch.Tensor; got list"),
+    "shapes-differ": ({"end_logits": FLOATS[:, 1:]}, "[4, 12] torch.float32 on cpu and [4, 11]"),
+    "dtypes-differ": ({"end_logits": FLOATS.half()}, "must have the same shape, dtype and device"),
+    "flat-without-row-offset": (
+        {"start_logits": FLOATS.view(-1), "end_logits": FLOATS.view(-1)},
+        "flat [T] together with row_offset; got [48] without row_offset",
+    ),
+    "context-shape": ({"context": torch.zeros(3, 2).int()}, "context must have shape [4, 2]"),
+    "context-dtype": ({"context": torch.zeros(4, 2)}, "context must be int32 or int64"),
+    "context-past-the-row": ({"context": torch.tensor([[0, 5]] * 3 + [[2, 13]])}, "[2, 13) for chunk 3"),
+    "context-negative": ({"context": torch.tensor([[-1, 5]] * 4)}, "[-1, 5) for chunk 0"),
+    "context-backwards": ({"context": torch.tensor([[0, 5], [6, 5]] * 2)}, "[6, 5) for chunk 1"),
+    "null-position-past-the-row": ({"null_position": 12}, "got 12 for chunk 0"),
+    "question-id-decreases": ({"question_id": torch.tensor([0, 1, 0, 2])}, "got 0 after 1 at chunk 2"),
+    "question-id-too-large": ({"question_id": torch.tensor([0, 1, 2, 3])}, "got 0 to 3 with num_questions 3"),
+    "question-id-negative": ({"question_id": torch.tensor([-1, 0, 1, 2])}, "got -1 to 2"),
+    "question-id-shape": ({"question_id": torch.tensor([0, 1])}, "question_id must have shape [4]"),
+    "num-questions-without-ids": ({"question_id": None}, "each of the 4 chunks is a question of its own"),
+    "mask-dtype": ({"context_mask": torch.ones(C, N)}, "context_mask must be bool"),
+    "mask-shape": ({"context_mask": torch.ones(C, 2).bool()}, "[4, 12]; got torch.bool, [4, 2]"),
+    "context-offset-shape": ({"context_offset": torch.zeros(2).int()}, "context_offset must have shape [4]"),
+    "row-offset-needs-context": (
+        {"start_logits": FLOATS.view(-1), "end_logits": FLOATS.view(-1), "context": None,
+         "row_offset": torch.arange(4) * 12},
+        "need context",
+    ),
+    "row-offset-negative": (
+        {"start_logits": FLOATS.view(-1), "end_logits": FLOATS.view(-1),
+         "row_offset": torch.arange(4) * 12 - 1},
+        "row_offset must not be negative; got -1",
+    ),
+    "row-offset-past-the-end": (
+        {"start_logits": FLOATS.view(-1), "end_logits": FLOATS.view(-1),
+         "row_offset": torch.arange(4) * 12 + 1},
+        "for chunk 3, whose row has room for 11 tokens",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_CALLS.values(), ids=BAD_CALLS.keys())
+def test_bad_arguments_are_named(changes: dict[str, Any], message: str):
+    (start, end, context, question), options = call()
+    arguments = {
+        "start_logits": start, "end_logits": end, "context": context, "question_id": question,
+    }  # fmt: skip
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        qa_fast.decode_spans(**{**arguments, **options, **changes})
+
+
+def test_scores_are_the_probabilities_of_the_two_softmaxes():
+    start, end = torch.randn(2, 1, 9, generator=torch.Generator().manual_seed(1))
+    found = qa_fast.decode_spans(start, end, top_k=45, max_answer_len=None, null_position=-1)
+    p, q = start[0].softmax(0), end[0].softmax(0)
+    total = sum(float(p[i] * q[j]) for i in range(9) for j in range(i, 9))
+    assert math.isclose(found.score.exp().sum().item(), total, rel_tol=1e-5)
+    assert found.null_score.item() == -math.inf
