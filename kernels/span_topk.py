@@ -334,7 +334,7 @@ def tiling(width: int, max_answer_len: int | None) -> Tiling | None:
     if window <= 33:  # a row of 32 and the first token of the next: one warp's lanes
         columns = 32
     elif window == width and block <= MAX_BLOCK:
-        return Tiling(block // 32, 32, 1, max(1, block // 512), None)
+        return Tiling(block // 32, 32, 1, max(1, block // 256), None)
     else:
         columns = triton.next_power_of_2(window - 1)
     if columns > MAX_BLOCK:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 from unittest import mock
 
@@ -31,7 +32,8 @@ def _triton(*arguments: Any) -> Any:
     start_logits, _, context, _, _, question_id = arguments[:6]
     longest = start_logits.shape[-1]
     most_chunks = 1 if question_id is None else max(1, len(context))
-    with np.errstate(all="ignore"):  # Triton's interpreter computes with NumPy
+    with warnings.catch_warnings():  # Triton's interpreter computes with NumPy
+        warnings.simplefilter("ignore", RuntimeWarning)
         found = triton_backend.decode(*arguments[:-2], longest, most_chunks)
     if found is None:
         pytest.skip("left to the torch backend")
