@@ -114,7 +114,7 @@ VARIANTS = [
     span(12, 15, tokens=512),
     span(12, 15, tokens=1024),
     span(12, 15, tokens=2048),
-    span(12, None, tokens=2048),
+    span(12, None, tokens=1024),
     span(12, 15, tokens=32768),
     span(128, 1000, tokens=32768),
     merge(20, 2, LEAF=True, CHUNK_NORM=True, DISTINCT=True, FINAL=True),
@@ -198,11 +198,12 @@ def instruction_cost(code: str, variant: Variant) -> dict[str, Any]:
         elif found := re.match(r"\s*(?:/\*\w+\*/)?\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)(.*);", line):
             operations.append((found[1], found[2]))
     weights = [1] * len(operations)
+    jumps = []
     for i, (operation, rest) in enumerate(operations):
         target = re.search(r"\.L_x_\d+", rest)
-        if operation != "BRA" or not target or target[0] not in labels:
-            continue
-        to = labels[target[0]]
+        if operation == "BRA" and target and target[0] in labels:
+            jumps.append((i, labels[target[0]]))
+    for i, to in sorted(jumps, reverse=True):  # the loop's own jump is its last
         body = {name.split(".")[0] for name, _ in operations[to : i + 1]}
         if to < i and "LDG" in body:  # a loop that reads logits: the pops
             for at in range(to, i + 1):

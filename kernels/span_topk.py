@@ -50,6 +50,7 @@ NO_KEY = tl.constexpr(-2147483648)
 NO_INDEX = tl.constexpr(2147483647)
 
 MAX_BLOCK = 2048  # tokens that one program holds
+MAX_WINDOW = 1024  # more tokens in a span, in longer chunks, would spill registers
 
 
 @triton.jit
@@ -327,22 +328,22 @@ def tiling(width: int, max_answer_len: int | None) -> Tiling | None:
     """Tiling of chunks of at most ``width`` tokens for spans of at most ``max_answer_len`` tokens.
 
     A table, not a search: autotuning would synchronize and could not be captured in a CUDA graph. None
-    where the kernel does not reach: chunks of several tiles with spans longer than a tile.
+    where the kernel does not reach: spans of more than 1,024 tokens in chunks longer than that.
     """
     block = max(32, triton.next_power_of_2(width))
     window = min(width, max_answer_len or width)
     if window <= 33:  # a row of 32 and the first token of the next: one warp's lanes
         columns = 32
-    elif window == width and block <= MAX_BLOCK:
+    elif window == width and block <= 512:
         return Tiling(block // 32, 32, 1, max(1, block // 256), None)
     else:
         columns = triton.next_power_of_2(window - 1)
-    if columns > MAX_BLOCK:
+    if columns > MAX_WINDOW:
         return None
     if block > MAX_BLOCK:
         block = max(1024, columns)
     columns = min(columns, block)
-    per_warp = 512 if columns == 32 else 256 if columns <= 1024 else 128
+    per_warp = 512 if columns == 32 else 256 if columns <= 512 else 128
     warps = max(1, block // per_warp)
     return Tiling(block // columns, columns, triton.cdiv(width, block), warps, window)
 

@@ -22,7 +22,7 @@ takes twice as long for rows with gaps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,7 +34,8 @@ from torch import Tensor
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
-Results = tuple[npt.NDArray[Any], ...]
+Entries = npt.NDArray[Any]
+Results = tuple[Entries, ...]
 Item = TypeVar("Item")
 
 _BLOCK = 1 << 15  # floats in each of a block's few buffers: what PyTorch does without threads
@@ -49,8 +50,9 @@ _LOG2_E = float(np.log2(np.e))
 class _Chunks(NamedTuple):
     """What the blocks of one call need to know."""
 
-    logits: tuple[Tensor, Tensor]  # start and end, flat
-    mask: Tensor | None
+    logits: tuple[Entries, Entries]  # start and end, flat, as `_flat` gives them
+    dtype: torch.dtype
+    mask: Entries | None
     row: Ints  # [C] where each chunk begins in the flat logits
     context: Ints  # [2, C]
     null: Ints  # [C]
@@ -81,8 +83,8 @@ def decode(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Decode checked arguments; see [`qa_fast.decode_spans`][] for their meaning."""
     if row_offset is None:
-        columns = start_logits.shape[1]
-        row = np.arange(0, len(context) * columns, columns)
+        count, columns = start_logits.shape
+        row = np.arange(count) * columns
     else:
         row = row_offset.numpy()
     # One integer type throughout: NumPy is slow at mixing them.
@@ -92,7 +94,7 @@ def decode(
         low = np.where(null >= 0, np.minimum(low, null), low)
         high = np.where(null >= 0, np.maximum(high, null + 1), high)
     length = high - low
-    width = int(length.max(initial=1))
+    width = int(np.maximum.reduce(length, initial=1))
     window = min(width, max_answer_len or width)
     # Rows are padded by the window, so that it never reaches into the next row.
     stride = -(-(width + window - 1) // 32) * 32
@@ -101,6 +103,7 @@ def decode(
     edge[stride:] = -np.inf
     chunks = _Chunks(
         (_flat(start_logits, stride), _flat(end_logits, stride)),
+        start_logits.dtype,
         None if context_mask is None else _flat(context_mask, stride),
         row,
         ranges,
@@ -146,20 +149,28 @@ def _in_blocks(work: Callable[[slice], Results], count: int, step: int) -> Resul
 
 
 def _decode_block(chunks: _Chunks, block: slice) -> Results:
-    """[B, k] sums, starts and ends of the best spans; [B] start and end peaks and normalizers."""
+    """[B, k] sums, starts and ends of the best spans, and [B] start and end normalizers.
+
+    With raw logits as scores there is no normalizer, and in its place the largest logit. Either is NaN
+    or infinite where a logit is.
+    """
     low = chunks.low[block]
-    limits = _limits(chunks, block)
-    start, end = _rows(chunks.logits, chunks.row[block] + low, chunks.stride)
-    np.fmin(start, limits, out=start)
-    np.fmin(end, limits, out=end)
-    work = limits  # not needed any more
-    peaks, norms = _norms((start, end), work, chunks.normalize)
+    at = chunks.row[block] + low
+    limits = _limits(chunks, block, at)
+    start, end = (
+        _as_floats(rows, chunks.dtype) for rows in _rows(chunks.logits, at, chunks.stride)
+    )
+    for side in (start, end):
+        np.fmin(side, limits, out=side)
+    work = limits  # not needed any more, and in the cache
+    bounds = (_log_sum_exp if chunks.normalize else _peaks)(start, end, work)
     best = _sliding_max(end, chunks.window, work)
     best += start
     find = _best_span if chunks.top_k == 1 else _best_spans
-    total, at, length = find(start, end, best, chunks.window, chunks.top_k)
-    at += (low - np.arange(0, best.size, chunks.stride))[:, None]
-    return total, at.astype(np.int32), (at + length).astype(np.int32), *peaks, *norms
+    total, first, length = find(start, end, best, chunks.window, chunks.top_k)
+    first += (low - np.arange(len(low)) * chunks.stride)[:, None]
+    length += first
+    return total, first.astype(np.int32), length.astype(np.int32), *bounds
 
 
 def _best_span(
@@ -234,7 +245,7 @@ def _descending(value: Floats) -> Int32s:
     return ~(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
-def _stable_order(*columns: tuple[npt.NDArray[Any], int]) -> Ints:
+def _stable_order(*columns: tuple[Entries, int]) -> Ints:
     """Stable argsort by columns of integers, the first one the most significant.
 
     With each column comes how many values it may take. Columns and index are packed into one integer
@@ -258,89 +269,84 @@ def _stable_order(*columns: tuple[npt.NDArray[Any], int]) -> Ints:
 
 def _sliding_max(x: Floats, window: int, work: Floats) -> Floats:
     """``max(x[r, i : i + window])`` for rows that end in window - 1 columns of -inf."""
-    source, target, spare = x.reshape(-1), work.reshape(-1), np.empty(x.size, np.float32)
     if window == 1:
         return x.copy()
-    covered = 1
+    source, target, spare = x.reshape(-1), work.reshape(-1), np.empty(x.size, np.float32)
+    covered, size = 1, x.size
     while covered < window:
         shift = min(covered, window - covered)
-        np.maximum(source[:-shift], source[shift:], out=target[:-shift])
-        target[-shift:] = source[-shift:]
+        size -= shift
+        np.maximum(source[:size], source[shift : shift + size], out=target[:size])
         source, target, spare = target, spare, target
         covered += shift
+    source[size:] = -np.inf
     return source.reshape(x.shape)
 
 
-def _windows(x: npt.NDArray[Any], at: Ints, width: int) -> npt.NDArray[Any]:
+def _windows(x: Entries, at: Ints, width: int) -> Entries:
     """[len(at), width] copies of ``x.flat[at : at + width]``."""
     step = x.itemsize
-    view: npt.NDArray[Any] = np.ndarray((x.size - width + 1, width), x.dtype, x, 0, (step, step))
+    view: Entries = np.ndarray((x.size - width + 1, width), x.dtype, x, 0, (step, step))
     return view[at]
 
 
-def _norms(sides: tuple[Floats, Floats], work: Floats, normalize: bool) -> tuple[Floats, Floats]:
-    """[2, B] peaks, 0 instead of harmless ones, and log-sum-exps, NaN for an infinite peak.
-
-    A row with an infinite peak is emptied: its question gets no spans, and its infinities must not
-    reach the rows beside it.
-    """
-    peaks, norms = np.zeros((2, 2, len(work)), np.float32)
-    if normalize:
-        for x, norm in zip(sides, norms, strict=True):
-            _log_sum_exp(x, work, norm)
-        # Far from the limits of float32, as nearly always, no peak has to be subtracted.
-        if (np.abs(norms) < _HARMLESS).all():
-            return peaks, norms
-    for x, peak in zip(sides, peaks, strict=True):
-        np.maximum.reduce(x, axis=1, out=peak)
-    broken = ~(peaks < np.inf).all(axis=0)
-    for x, peak, norm in zip(sides, peaks, norms, strict=True):
-        x[broken] = -np.inf
-        if normalize:
-            _log_sum_exp(x - np.maximum(peak, _LOWEST)[:, None], work, norm)
-            norm += peak
-    return peaks, norms
+def _log_sum_exp(start: Floats, end: Floats, work: Floats) -> Floats:
+    """[2, B] ``log(sum(exp(x)))`` of the rows. Infinite rows are emptied, see `_peaks`."""
+    found = np.empty((2, len(work)), np.float32)
+    for x, out in zip((start, end), found, strict=True):
+        _sum_exp(x, work, out)
+    np.log(found, out=found)
+    # Far from the limits of float32, as nearly always, no peak has to be subtracted.
+    if (np.abs(found) < _HARMLESS).all():
+        return found
+    peaks = _peaks(start, end, work)
+    for x, peak, out in zip((start, end), peaks, found, strict=True):
+        _sum_exp(x - np.maximum(peak, _LOWEST)[:, None], work, out)
+    return np.log(found, out=found) + peaks
 
 
-def _log_sum_exp(x: Floats, work: Floats, out: Floats) -> None:
-    """Plain ``log(sum(exp(x)))`` of the rows of x."""
+def _sum_exp(x: Floats, work: Floats, out: Floats) -> None:
     power = torch.from_numpy(np.multiply(x, _LOG2_E, out=work))
-    np.log(power.exp2_().sum(1).numpy(), out=out)
+    torch.sum(power.exp2_(), 1, out=torch.from_numpy(out))
 
 
-def _flat(x: Tensor, least: int) -> Tensor:
-    """X as a contiguous vector of at least ``least`` entries."""
-    x = x.detach().reshape(-1).contiguous()
-    return x if len(x) >= least else torch.nn.functional.pad(x, (0, least - len(x)))
+def _peaks(start: Floats, end: Floats, _: Floats) -> Floats:
+    """[2, B] maxima of the rows. Infinite rows are emptied.
 
-
-def _bits(flat: Tensor) -> npt.NDArray[Any]:
-    """The same memory in NumPy, which has no bfloat16."""
-    return (flat.view(torch.int16) if flat.dtype in _HALF else flat).numpy()
-
-
-def _floats(bits: npt.NDArray[Any], dtype: torch.dtype) -> npt.NDArray[Any]:
-    """Entries of `_bits`, as float32 if they are floats."""
-    return torch.from_numpy(bits).view(dtype).float().numpy() if dtype in _HALF else bits
-
-
-def _rows(flats: Iterable[Tensor], at: Ints, width: int) -> list[npt.NDArray[Any]]:
-    """[len(at), width] copies of ``flat[at : at + width]``, floats as float32.
-
-    What lies beyond the end of ``flat`` is arbitrary.
+    The question of such a row gets no spans, and its infinities must not reach the rows beside it.
     """
-    found = []
+    peaks = np.stack([start.max(axis=1), end.max(axis=1)])
+    infinite = (peaks == np.inf).any(axis=0)
+    if infinite.any():
+        start[infinite] = end[infinite] = -np.inf
+    return peaks
+
+
+def _flat(x: Tensor, least: int) -> Entries:
+    """x as a contiguous vector of at least ``least`` entries; of 16-bit floats the bits."""
+    x = x.detach().reshape(-1).contiguous()
+    if len(x) < least:
+        x = torch.nn.functional.pad(x, (0, least - len(x)))
+    return (x.view(torch.int16) if x.dtype in _HALF else x).numpy()
+
+
+def _as_floats(x: Entries, dtype: torch.dtype) -> Floats:
+    """Logits of `_flat` as float32. NumPy is slow at float16 and has no bfloat16."""
+    return torch.from_numpy(x).view(dtype).float().numpy() if dtype in _HALF else x
+
+
+def _rows(flats: Iterable[Entries], at: Ints, width: int) -> Iterator[Entries]:
+    """Of each vector, [len(at), width] copies of ``flat[at : at + width]``; anything beyond its end."""
     for flat in flats:
         last = len(flat) - width
-        rows = _windows(_bits(flat), np.minimum(at, last), width)
-        for i in np.flatnonzero(at > last):
-            gap = at[i] - last
-            rows[i, : width - gap] = rows[i, gap:]
-        found.append(_floats(rows, flat.dtype))
-    return found
+        rows = _windows(flat, np.minimum(at, last), width)
+        for i in np.flatnonzero(at > last).tolist():
+            there = len(flat) - int(at[i])
+            rows[i, :there] = rows[i, width - there :]
+        yield rows
 
 
-def _limits(chunks: _Chunks, block: slice) -> Floats:
+def _limits(chunks: _Chunks, block: slice, at: Ints) -> Floats:
     """[B, stride] upper limits that leave nothing outside the candidates: +inf, or -inf outside.
 
     With `np.fmin` they turn NaN into an infinity, too.
@@ -348,12 +354,11 @@ def _limits(chunks: _Chunks, block: slice) -> Floats:
     stride = chunks.stride
     limits: Floats = _windows(chunks.edge, stride - chunks.length[block], stride)
     if chunks.mask is not None or chunks.null_in_spans:
-        low = chunks.low[block]
-        place = np.arange(stride) + low[:, None]
+        place = np.arange(stride) + chunks.low[block, None]
         first, last = chunks.context[:, block, None]
         inside = (place >= first) & (place < last)
         if chunks.mask is not None:
-            inside &= _rows((chunks.mask,), chunks.row[block] + low, stride)[0]
+            inside &= next(_rows((chunks.mask,), at, stride))
         if chunks.null_in_spans:
             inside |= place == chunks.null[block, None]
         limits[~inside] = -np.inf
@@ -363,28 +368,26 @@ def _limits(chunks: _Chunks, block: slice) -> Floats:
 def _finish(
     chunks: _Chunks,
     found: Results,
-    question: npt.NDArray[Any] | None,
-    context_offset: npt.NDArray[Any] | None,
+    question: Entries | None,
+    context_offset: Entries | None,
     num_questions: int,
     scoring: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Normalize, and merge the chunks of each question."""
-    total, start, end, *sides = found
-    count = len(total)
+    total, start, end, *bounds = found
     chunk = np.empty_like(start)
-    chunk[:] = np.arange(count)[:, None]
-    if question is not None and count == num_questions and np.array_equal(question, chunk[:, 0]):
+    chunk[:] = np.arange(len(chunk))[:, None]
+    if question is not None and len(question) == num_questions and (np.diff(question) == 1).all():
         question = None
 
     null_score, *null_logits = _null_logits(chunks)
-    peaks = map(np.maximum, sides[:2], null_logits)
-    nonfinite = ~(np.add(*peaks) < np.inf)  # a NaN, a +inf, or a sum beyond float32
+    bounds = list(map(np.logaddexp if chunks.normalize else np.maximum, bounds, null_logits))
+    norm = np.add(*bounds)
+    nonfinite = ~(norm < np.inf)  # a NaN, a +inf, or a sum beyond float32
     score = total
     if chunks.normalize:
-        norms = list(map(np.logaddexp, sides[2:], null_logits))
         if scoring == "shared" and question is not None:
-            norms = [_shared(x, question, num_questions) for x in norms]
-        norm = np.add(*norms)
+            norm = np.add(*(_shared(x, question, num_questions) for x in bounds))
         # Where there is no support there is no span either.
         norm[norm == -np.inf] = 0.0
         score = total - norm[:, None]
@@ -409,7 +412,7 @@ def _finish(
     return best, first, last, row, torch.from_numpy(null_score), torch.from_numpy(nonfinite)
 
 
-def _pick(x: npt.NDArray[Any], at: Ints) -> npt.NDArray[Any]:
+def _pick(x: Entries, at: Ints) -> Entries:
     """``x.flat[at]``, and -inf or -1 where ``at`` is -1."""
     out = np.full(at.shape, -1 if x.dtype == np.int32 else -np.inf, x.dtype)
     there = at >= 0
@@ -423,26 +426,26 @@ def _null_logits(chunks: _Chunks) -> tuple[Floats, Floats, Floats]:
     All [C]. -inf where there is none, or, of the latter, where it is among the candidates already.
     """
     null = chunks.null
-    has_null = null >= 0
-    at = np.where(has_null, chunks.row + null, 0)
-    start, end = (_floats(_bits(x)[at], x.dtype) for x in chunks.logits)
-    if not has_null.all():
-        start[~has_null] = end[~has_null] = -np.inf
+    missing = null < 0
+    start, end = (_as_floats(x[chunks.row + null], chunks.dtype) for x in chunks.logits)
+    if missing.any():
+        start[missing] = end[missing] = -np.inf
     total = start + end
-    counted = has_null
-    if not chunks.null_in_spans:
+    if chunks.null_in_spans:
+        counted = ~missing
+    else:
         first, last = chunks.context
         counted = (first <= null) & (null < last)
         if chunks.mask is not None:
-            counted &= chunks.mask.numpy()[at]
+            counted &= chunks.mask[chunks.row + null]
     if counted.any():
         start[counted] = end[counted] = -np.inf
     return total, start, end
 
 
 def _reduce(
-    how: np.ufunc, x: npt.NDArray[Any], question: npt.NDArray[Any], questions: int, empty: float
-) -> npt.NDArray[Any]:
+    how: np.ufunc, x: Entries, question: Entries, questions: int, empty: float
+) -> Entries:
     """[Q] reductions of ``x`` [C] over the chunks of each question."""
     out = np.full(questions, empty, x.dtype)
     if len(x):
@@ -451,7 +454,7 @@ def _reduce(
     return out
 
 
-def _shared(log_norm: Floats, question: npt.NDArray[Any], questions: int) -> Floats:
+def _shared(log_norm: Floats, question: Entries, questions: int) -> Floats:
     """[C] log-sum-exp over all chunks of the chunk's question."""
     top = np.maximum(_reduce(np.maximum, log_norm, question, questions, -np.inf), _LOWEST)
     mass = _reduce(np.add, np.exp(log_norm - top[question]), question, questions, 0.0)
@@ -464,8 +467,8 @@ def _merge(
     start: Int32s,
     end: Int32s,
     chunks: _Chunks,
-    question: npt.NDArray[Any],
-    context_offset: npt.NDArray[Any] | None,
+    question: Entries,
+    context_offset: Entries | None,
     questions: int,
 ) -> Ints:
     """[Q, k] flat indices of the best of each question's [C, k] candidates; -1 for none."""
@@ -492,8 +495,8 @@ def _merge_block(
     start: Int32s,
     end: Int32s,
     context: Ints,
-    question: npt.NDArray[Any],
-    context_offset: npt.NDArray[Any] | None,
+    question: Entries,
+    context_offset: Entries | None,
     questions: int,
 ) -> Ints:
     """The same for some questions."""

@@ -18,6 +18,7 @@ from .answers import Answer
 from .engine import Engine, Example, Options, to_device
 from .spans import Scoring
 
+TASK = "question-answering"
 BUNDLED_MODEL = Path(__file__).parent / "models" / "minilm-l6-squad"
 
 Result = Answer | list[Answer]
@@ -25,9 +26,12 @@ Result = Answer | list[Answer]
 
 
 def pipeline(
+    task_or_model: Any = None,
+    /,
     model: Any = None,
     tokenizer: Any = None,
     *,
+    task: str = TASK,
     device: str | int | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     batch_size: int | None = None,
@@ -36,11 +40,16 @@ def pipeline(
 ) -> QuestionAnsweringPipeline:
     """Load a model for extractive question answering.
 
+    The first argument may be the model, or the task's name, so that a call of `transformers.pipeline`
+    works as it is: ``pipeline("question-answering", model=...)``.
+
     Args:
+        task_or_model: "question-answering", or what ``model`` takes.
         model: a model id on the Hugging Face Hub, a folder, or a model instance. None: the small
             English model that comes with qa_fast, which needs no network.
         tokenizer: an id, a folder or an instance of a fast tokenizer; needed with a model instance,
             else the model's own by default.
+        task: "question-answering"; there is no other.
         device: "cpu", "cuda", "cuda:1", "mps", a GPU's index, or -1 for the CPU. None: a GPU where
             there is one; a model instance stays where it is.
         dtype: "float32", "bfloat16", "float16", a `torch.dtype`, or "auto" for the checkpoint's
@@ -64,6 +73,15 @@ def pipeline(
         >>> qa(question="Where do I live?", context="I am Wolfgang and I live in Berlin.")["answer"]
         'Berlin'
     """
+    if task != TASK:
+        raise ValueError(f"task must be {TASK!r}, the only one there is; got {task!r}")
+    if task_or_model is not None and not (isinstance(task_or_model, str) and task_or_model == TASK):
+        if model is not None:
+            raise ValueError(
+                f"the model was given twice, as {task_or_model!r} and {model!r}; the first argument is "
+                f"the model or {TASK!r}, the second the model"
+            )
+        model = task_or_model
     if model is None:
         model = BUNDLED_MODEL
     source = model if isinstance(model, (str, Path)) else None

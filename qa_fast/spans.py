@@ -18,6 +18,7 @@ from . import cpu_backend, torch_backend, triton_backend
 
 Scoring = Literal["probability", "shared", "logit"]
 
+_SCORINGS = get_args(Scoring)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -138,7 +139,8 @@ def decode_spans(
     context = _indices("context", context, (chunks, 2), device)
     if isinstance(null_position, int):
         null_position = torch.full((chunks,), null_position, dtype=torch.int32, device=device)
-    null_position = _indices("null_position", null_position, (chunks,), device)
+    else:
+        null_position = _indices("null_position", null_position, (chunks,), device)
     if context_offset is not None:
         context_offset = _indices("context_offset", context_offset, (chunks,), device)
     if context_mask is not None and (
@@ -290,9 +292,9 @@ def _check_scalars(
             continue
         if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
-    if scoring not in get_args(Scoring):
+    if scoring not in _SCORINGS:
         raise ValueError(
-            f"scoring must be one of {', '.join(map(repr, get_args(Scoring)))}; got {scoring!r}"
+            f"scoring must be one of {', '.join(map(repr, _SCORINGS))}; got {scoring!r}"
         )
 
 
@@ -330,7 +332,7 @@ def _indices(
     value = torch.as_tensor(value)
     if value.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"{name} must be int32 or int64; got {value.dtype}")
-    if shape is not None and tuple(value.shape) != shape:
+    if shape is not None and value.shape != shape:
         raise ValueError(
             f"{name} must have shape {list(shape)}, a row per chunk; got {list(value.shape)}"
         )
@@ -403,18 +405,20 @@ def _check_ranges(
         room = room - row_offset.numpy()
         if (row_offset.numpy() < 0).any():
             at = int(np.argmin(row_offset.numpy()))
-            raise ValueError(
-                f"row_offset must not be negative; got {row_offset[at]} for chunk {at}"
-            )
-    if not ((low >= 0) & (low <= high) & (high <= room)).all():
-        at = int(((low < 0) | (low > high) | (high > room)).argmax())
+            raise ValueError(f"row_offset must not be negative; got {row_offset[at]} for chunk {at}")
+    # The sign of a bitwise or is negative where that of any term is: one comparison for all of them.
+    if not ((low | high | (high - low) | (room - high) | (null + 1) | (room - 1 - null)) < 0).any():
+        return
+    room = np.broadcast_to(room, low.shape)
+    bad = np.flatnonzero((low < 0) | (low > high) | (high > room))
+    if len(bad):
+        at = bad[0]
         raise ValueError(
             f"context must be half-open ranges inside their rows; got [{low[at]}, {high[at]}) for "
-            f"chunk {at}, whose row has room for {np.broadcast_to(room, low.shape)[at]} tokens"
+            f"chunk {at}, whose row has room for {room[at]} tokens"
         )
-    if not ((null >= -1) & (null < room)).all():
-        at = int(((null < -1) | (null >= room)).argmax())
-        raise ValueError(
-            f"null_position must be inside its row, or -1 for none; got {null[at]} for chunk {at}, "
-            f"whose row has room for {np.broadcast_to(room, low.shape)[at]} tokens"
-        )
+    at = np.flatnonzero((null < -1) | (null >= room))[0]
+    raise ValueError(
+        f"null_position must be inside its row, or -1 for none; got {null[at]} for chunk {at}, "
+        f"whose row has room for {room[at]} tokens"
+    )

@@ -29,8 +29,8 @@ def decode(
 ) -> Any:
     """Decode checked arguments; see [`qa_fast.decode_spans`][] for their meaning.
 
-    None where the kernels do not reach: more than 128 spans per question, or chunks of more than 2,048
-    tokens with spans that long.
+    None where the kernels do not reach: more than 128 spans per question, or spans of more than 1,024
+    tokens in chunks longer than that. The torch backend answers then.
     """
     from .kernels.merge_topk import merge_topk
     from .kernels.span_topk import span_topk, tiling

@@ -392,3 +392,28 @@ def test_the_empty_answer(qa: QuestionAnsweringPipeline) -> None:
     (null,) = [answer for answer in answers if not answer["answer"]]
     assert (null["start"], null["end"]) == (0, 0)
     assert 0 < null["score"] <= 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (("question-answering",), {}),
+        (("question-answering",), {"model": str(BUNDLED)}),
+        (("question-answering", str(BUNDLED)), {}),
+        ((), {"task": "question-answering", "model": str(BUNDLED)}),
+        ((str(BUNDLED),), {"tokenizer": str(BUNDLED)}),
+    ],
+    ids=["task", "task-and-model", "both-positional", "task-by-name", "model-first"],
+)
+def test_calls_of_transformers_pipeline_work_with_the_import_changed(arguments):
+    positional, named = arguments
+    qa = pipeline(*positional, **named)
+    found = qa(question="Where do I live?", context="My name is Wolfgang and I live in Berlin")
+    assert found["answer"] == "Berlin"
+
+
+def test_another_task_or_two_models_are_errors():
+    with pytest.raises(ValueError, match="only one there is; got 'summarization'"):
+        pipeline(task="summarization")
+    with pytest.raises(ValueError, match="given twice, as 'a' and 'b'"):
+        pipeline("a", "b")
