@@ -406,8 +406,13 @@ def _check_ranges(
         if (row_offset.numpy() < 0).any():
             at = int(np.argmin(row_offset.numpy()))
             raise ValueError(f"row_offset must not be negative; got {row_offset[at]} for chunk {at}")
-    # The sign of a bitwise or is negative where that of any term is: one comparison for all of them.
-    if not ((low | high | (high - low) | (room - high) | (null + 1) | (room - 1 - null)) < 0).any():
+    if not len(null) or (
+        low.min() >= 0
+        and (high - low).min() >= 0
+        and (room - high).min() >= 0
+        and null.min() >= -1
+        and (room - null).min() > 0
+    ):
         return
     room = np.broadcast_to(room, low.shape)
     bad = np.flatnonzero((low < 0) | (low > high) | (high > room))
