@@ -77,7 +77,7 @@ def merge_kernel(
     else:
         # The question of a group: the last one whose first group is not beyond it.
         question = tl.zeros([], tl.int64)
-        beyond = n_questions.to(tl.int64)
+        beyond = question + n_questions  # a 1 arrives as a Python number
         while beyond - question > 1:
             middle = (question + beyond) // 2
             if tl.load(groups_ptr + middle) <= group:

@@ -454,9 +454,7 @@ def _null_logits(chunks: _Chunks) -> tuple[Floats, Floats, Floats]:
     return total, start, end
 
 
-def _reduce(
-    how: np.ufunc, x: Entries, question: Entries, questions: int, empty: float
-) -> Entries:
+def _reduce(how: np.ufunc, x: Entries, question: Entries, questions: int, empty: float) -> Entries:
     """[Q] reductions of ``x`` [C] over the chunks of each question."""
     out = np.full(questions, empty, x.dtype)
     if len(x):

@@ -405,7 +405,9 @@ def _check_ranges(
         room = room - row_offset.numpy()
         if (row_offset.numpy() < 0).any():
             at = int(np.argmin(row_offset.numpy()))
-            raise ValueError(f"row_offset must not be negative; got {row_offset[at]} for chunk {at}")
+            raise ValueError(
+                f"row_offset must not be negative; got {row_offset[at]} for chunk {at}"
+            )
     if not len(null) or (
         low.min() >= 0
         and (high - low).min() >= 0
