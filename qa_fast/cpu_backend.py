@@ -40,6 +40,7 @@ Results = tuple[Entries, ...]
 Item = TypeVar("Item")
 
 _BLOCK = 1 << 16  # floats in each of a block's few buffers
+_SERIAL = 1 << 15  # elements that PyTorch handles without threads of its own
 _QUESTIONS = 1 << 10  # questions that are merged together
 _HARMLESS = 69.0  # exp of it and of its negative are far from the limits of float32
 _ZERO = np.float32(0)
@@ -91,6 +92,7 @@ def decode(
     # One integer type throughout: NumPy is slow at mixing them.
     null = null_position.numpy().astype(np.int64)
     low, high = ranges = context.numpy().T.astype(np.int64, order="C")
+    _check_ranges(low, high, null, row, start_logits.shape[-1], row_offset is not None)
     if null_in_spans:
         low = np.where(null >= 0, np.minimum(low, null), low)
         high = np.where(null >= 0, np.maximum(high, null + 1), high)
@@ -99,7 +101,8 @@ def decode(
     window = min(width, max_answer_len or width)
     # Rows are padded by the window, so that it never reaches into the next row.
     stride = -(-(width + window - 1) // 32) * 32
-    edge = np.full(2 * stride, np.inf, np.float32)
+    edge = np.empty(2 * stride, np.float32)
+    edge[:stride] = np.inf
     edge[stride:] = -np.inf
     chunks = _Chunks(
         (_flat(start_logits, stride), _flat(end_logits, stride)),
@@ -126,6 +129,30 @@ def decode(
             num_questions,
             scoring,
         )
+
+
+def _check_ranges(low: Ints, high: Ints, null: Ints, row: Ints, size: int, flat: bool) -> None:
+    """Positions must lie in their rows. On a GPU the kernels clip them: reading them costs time."""
+    room: Any = size - row if flat else size
+    if flat and (row < 0).any():
+        at = row.argmin()
+        raise ValueError(f"row_offset must not be negative; got {row[at]} for chunk {at}")
+    # The sign bit of a bitwise or is set where that of any term is: one comparison for all of them.
+    if not ((low | (high - low) | (room - high) | (null + 1) | (room - 1 - null)) < 0).any():
+        return
+    room = np.broadcast_to(room, low.shape)
+    bad = np.flatnonzero((low < 0) | (low > high) | (high > room))
+    if len(bad):
+        at = bad[0]
+        raise ValueError(
+            f"context must be half-open ranges inside their rows; got [{low[at]}, {high[at]}) for "
+            f"chunk {at}, whose row has room for {room[at]} tokens"
+        )
+    at = np.flatnonzero((null < -1) | (null >= room))[0]
+    raise ValueError(
+        f"null_position must be inside its row, or -1 for none; got {null[at]} for chunk {at}, "
+        f"whose row has room for {room[at]} tokens"
+    )
 
 
 def _in_blocks(work: Callable[[slice], Results], count: int, step: int) -> Results:
@@ -176,12 +203,12 @@ def _best_span(
 ) -> tuple[Floats, Ints, Ints]:
     """The same as `_best_spans` for the best one."""
     first = best.argmax(axis=1)
-    at = first + np.arange(len(best)) * best.shape[1]
+    at = first + np.arange(0, best.size, best.shape[1])
     # The first end that gives the sum, which is not always the first of the largest ends.
     ends = _windows(end, at, window)
-    ends += start.reshape(-1)[at, None]
+    ends += start.take(at)[:, None]
     last = first + ends.argmax(axis=1)
-    return best.reshape(-1)[at, None], first[:, None], last[:, None]
+    return best.take(at)[:, None], first[:, None], last[:, None]
 
 
 def _best_spans(
@@ -190,17 +217,17 @@ def _best_spans(
     """Sums and columns of the start and end, [B, k], of the best spans of each row."""
     rows, stride = best.shape
     floor = _floor(best, top_k)
-    starts = np.flatnonzero(best >= floor[:, None])
+    starts = (best >= floor[:, None]).reshape(-1).nonzero()[0]
     row = starts // stride
     if len(starts) > 4 * top_k * rows:  # many ties
-        order = _stable_order((row, rows), (_descending(best.reshape(-1)[starts]), 1 << 32))
+        order = _stable_order((row, rows), (_descending(best.take(starts)), 1 << 32))
         heads, none = _heads(row, rows, top_k)
         starts = np.sort(starts[order[heads if none is None else heads[~none]]], axis=None)
         row = starts // stride
     sums = _windows(end, starts, window)
-    sums += start.reshape(-1)[starts][:, None]
-    cells = np.flatnonzero(sums >= floor[row][:, None])
-    total = sums.reshape(-1)[cells]
+    sums += start.take(starts)[:, None]
+    cells = (sums >= floor[row][:, None]).reshape(-1).nonzero()[0]
+    total = sums.take(cells)
     which = cells // window
     group = row[which]
     heads, none = _heads(group, rows, top_k)
@@ -211,7 +238,7 @@ def _best_spans(
     if none is not None:
         total[none] = -np.inf
     which_picked = which[picked]
-    first = starts[which_picked] - (np.arange(rows) * stride)[:, None]
+    first = starts[which_picked] - np.arange(0, best.size, stride)[:, None]
     return total, first, first + (cells[picked] - which_picked * window)
 
 
@@ -301,7 +328,7 @@ def _log_sum_exp(start: Floats, end: Floats, work: Floats) -> Floats:
     _sum_exp(end, work, found[1])
     np.log(found, out=found)
     # Far from the limits of float32, as nearly always, no peak has to be subtracted.
-    if found.size and found.min() > -_HARMLESS and found.max() < _HARMLESS:
+    if np.maximum.reduce(np.abs(found), axis=None, initial=0.0) < _HARMLESS:
         return found
     peaks = _peaks(start, end, work)
     shift = np.maximum(peaks, _LOWEST)[:, :, None]
@@ -313,7 +340,8 @@ def _log_sum_exp(start: Floats, end: Floats, work: Floats) -> Floats:
 def _sum_exp(x: Floats, work: Floats, out: Floats) -> None:
     """``sum(exp(x))`` of the rows: PyTorch's exp2 takes half the time of its exp, and of NumPy's."""
     np.multiply(x, _LOG2_E, out=work)
-    torch.from_numpy(work).exp2_()
+    for part in _parts(work):
+        torch.from_numpy(part).exp2_()
     np.einsum("ij->i", work, out=out)
 
 
@@ -339,7 +367,18 @@ def _flat(x: Tensor, least: int) -> Entries:
 
 def _as_floats(x: Entries, dtype: torch.dtype) -> Floats:
     """Logits of `_flat` as float32. NumPy is slow at float16 and has no bfloat16."""
-    return torch.from_numpy(x).view(dtype).float().numpy() if dtype in _HALF else x
+    if dtype not in _HALF:
+        return x
+    out = np.empty(x.shape, np.float32)
+    for source, target in zip(_parts(x), _parts(out), strict=True):
+        torch.from_numpy(target).copy_(torch.from_numpy(source).view(dtype))
+    return out
+
+
+def _parts(x: Entries) -> list[Entries]:
+    """Flat slices of x, so short that PyTorch starts no threads of its own for them."""
+    x = x.reshape(-1)
+    return [x[i : i + _SERIAL] for i in range(0, len(x), _SERIAL)]
 
 
 def _rows(flats: Sequence[Entries], at: Ints, width: int) -> list[Entries]:
@@ -350,7 +389,7 @@ def _rows(flats: Sequence[Entries], at: Ints, width: int) -> list[Entries]:
     size = len(flats[0])
     near = np.minimum(at, size - width)
     found = [_windows(flat, near, width) for flat in flats]
-    for i in np.flatnonzero(near != at).tolist():
+    for i in (near != at).nonzero()[0].tolist():
         there = size - int(at[i])
         for rows in found:
             rows[i, :there] = rows[i, width - there :]

@@ -29,8 +29,8 @@ def pipeline(
     task_or_model: Any = None,
     /,
     model: Any = None,
-    tokenizer: Any = None,
     *,
+    tokenizer: Any = None,
     task: str = TASK,
     device: str | int | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -52,10 +52,9 @@ def pipeline(
         task: "question-answering"; there is no other.
         device: "cpu", "cuda", "cuda:1", "mps", a GPU's index, or -1 for the CPU. None: a GPU where
             there is one; a model instance stays where it is.
-        dtype: "float32", "bfloat16", "float16", a `torch.dtype`, or "auto" for the checkpoint's
-            own.
+        dtype: "float32", "bfloat16", "float16", a `torch.dtype`, or "auto" for the checkpoint's own.
             None: float32 on a CPU, "auto" elsewhere. A model instance is moved and converted in
-                place.
+            place.
         batch_size: most chunks that the model reads at once. Usually best left out: batches are cut
             by tokens.
         max_batch_tokens: most tokens, padding included, that the model reads at once; None for a
@@ -77,9 +76,13 @@ def pipeline(
         raise ValueError(f"task must be {TASK!r}, the only one there is; got {task!r}")
     if task_or_model is not None and not (isinstance(task_or_model, str) and task_or_model == TASK):
         if model is not None:
+            first, second = (
+                repr(x) if isinstance(x, (str, Path)) else f"a {type(x).__name__}"
+                for x in (task_or_model, model)
+            )
             raise ValueError(
-                f"the model was given twice, as {task_or_model!r} and {model!r}; the first argument is "
-                f"the model or {TASK!r}, the second the model"
+                f"the model was given twice, as {first} and {second}: the first argument is the model, "
+                f"or {TASK!r} with the model as the second"
             )
         model = task_or_model
     if model is None:

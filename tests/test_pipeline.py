@@ -236,7 +236,7 @@ def test_no_inputs_no_results(qa: QuestionAnsweringPipeline) -> None:
 
 def test_a_generator_is_streamed() -> None:
     tokenizer = tokenizer_of("wordpiece")
-    stream = pipeline(tiny_model(tokenizer), tokenizer)
+    stream = pipeline(tiny_model(tokenizer), tokenizer=tokenizer)
     taken = 0
 
     def endless() -> Iterator[dict[str, str]]:
@@ -263,7 +263,7 @@ def test_a_torch_data_set_is_streamed(qa: QuestionAnsweringPipeline) -> None:
 
 def test_defaults_of_every_call() -> None:
     tokenizer = tokenizer_of("wordpiece")
-    three = pipeline(tiny_model(tokenizer), tokenizer, top_k=3, align_to_words=False)
+    three = pipeline(tiny_model(tokenizer), tokenizer=tokenizer, top_k=3, align_to_words=False)
     assert len(three(question=ADA, context=CONTEXT)) == 3
     assert len(three(question=ADA, context=CONTEXT, top_k=2)) == 2
     assert len(three(question=ADA, context=CONTEXT)) == 3
@@ -415,5 +415,5 @@ def test_calls_of_transformers_pipeline_work_with_the_import_changed(arguments):
 def test_another_task_or_two_models_are_errors():
     with pytest.raises(ValueError, match="only one there is; got 'summarization'"):
         pipeline(task="summarization")
-    with pytest.raises(ValueError, match="given twice, as 'a' and 'b'"):
+    with pytest.raises(ValueError, match="given twice, as 'a' and 'b':"):
         pipeline("a", "b")
