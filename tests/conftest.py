@@ -1,4 +1,8 @@
-"""Without a GPU, Triton kernels run through Triton's interpreter: set before Triton is imported."""
+"""Settings that must be made before the first test.
+
+Without a GPU, Triton kernels run through Triton's interpreter: set before Triton is imported. Where
+tests run in several processes (pytest-xdist), these share the cores.
+"""
 
 from __future__ import annotations
 
@@ -8,3 +12,6 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, torch.get_num_threads() // _workers))

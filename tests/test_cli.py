@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 import qa_fast
 from qa_fast.cli import app
-from qa_fast.terminal import SourcedAnswer, print_answers, visible
+from qa_fast.cli.terminal import SourcedAnswer, print_answers, visible
 
 LONG_TEXT = Path(__file__).parent / "data" / "notebook_long_context.txt"
 LONG_QUESTION = "Which deep learning libraries back 🤗 Transformers?"

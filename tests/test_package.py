@@ -111,7 +111,7 @@ def test_examples_in_docstrings(name: str) -> None:
 def test_layers() -> None:
     """A lower file never imports a higher one, at the top or anywhere else in it."""
     order = [
-        ["reference", "torch_backend", "cpu_backend", "triton_backend", "terminal"],
+        ["reference", "torch_backend", "cpu_backend", "triton_backend"],
         ["spans"],
         ["chunks"],
         ["answers"],

@@ -1,103 +1,29 @@
-"""The command line: ``qa-fast ask``.
-
-Nothing heavy is imported at the top, so that ``--help``, ``--version`` and a mistake in the
-arguments answer at once. Bad input is one line on standard error and exit code 2.
-"""
+"""``qa-fast ask``: one question over texts."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
-from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
-from . import __version__
-from .terminal import STANDARD_INPUT, SourcedAnswer, display_name, print_answers, visible
+from .common import InputError, quiet
+from .terminal import STANDARD_INPUT, SourcedAnswer, display_name, print_answers
 
 if TYPE_CHECKING:
-    from .pipeline import QuestionAnsweringPipeline
+    from qa_fast.pipeline import QuestionAnsweringPipeline
 
 CONTEXT_TEXT = "--context-text"
 _BOM = "\ufeff"
 
 
-class InputError(Exception):
-    """What the user gave cannot be used; the message names it and the remedy."""
-
-
-class _Group(TyperGroup):
-    """Prints every error as one line, without a usage box or a traceback."""
-
-    def main(self, **extra: Any) -> Any:  # type: ignore[override]
-        if not extra.pop("standalone_mode", True):
-            return super().main(standalone_mode=False, **extra)
-        try:
-            code = super().main(standalone_mode=False, **extra)
-        except (typer.Abort, KeyboardInterrupt):
-            sys.exit(130)
-        except InputError as error:
-            message = str(error)
-        except Exception as error:
-            if not hasattr(error, "format_message"):  # a usage error of Typer has it
-                raise
-            message = error.format_message()
-            if not message:  # no arguments: the help was printed
-                sys.exit(2)
-            message += " (see --help)"
-        else:
-            sys.exit(code if isinstance(code, int) else 0)
-        typer.echo(f"qa-fast: error: {visible(' '.join(message.split()))}", err=True)
-        sys.exit(2)
-
-
-app = typer.Typer(
-    cls=_Group,
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def main() -> None:
-    """The entry point of the command ``qa-fast``."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character gets its escape, not a crash.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    app(prog_name="qa-fast")
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"qa-fast {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _qa_fast(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
-    """Extractive question answering: find the part of a text that answers a question."""
-
-
-_EPILOG = """\
+EPILOG = """\
 [bold]Examples[/]
 
 [cyan]qa-fast ask "Who wrote it?" --context notes.txt[/]
@@ -110,7 +36,6 @@ _EPILOG = """\
 """
 
 
-@app.command(epilog=_EPILOG)
 def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question.")],
     more_files: Annotated[
@@ -216,9 +141,11 @@ def ask(
     """Find the part of a text that answers QUESTION."""
     _check_text(question, "the question", 'give one, such as "Who wrote it?"')
     texts = _read_contexts([*(context or []), *(more_files or [])], context_text)
-    with _quiet():
+    with quiet():
         try:
-            from .pipeline import pipeline  # here, because it imports PyTorch and Transformers
+            from qa_fast.pipeline import (
+                pipeline,  # here, because it imports PyTorch and Transformers
+            )
 
             qa = pipeline(model, device=device)
             answers = answer_texts(
@@ -354,20 +281,3 @@ def _in_cli_words(message: str, sources: Sequence[str]) -> str:
     message = message.replace("set max_question_len to cut the question", "shorten the question")
     message = re.sub(r"\bquestion \d+", "the question", message)
     return re.sub(r"\bcontext (\d+)", lambda n: display_name(sources[int(n[1])]), message)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Loads and runs a model without the progress bars and advice of the libraries underneath.
-
-    A download from the hub still shows its own progress.
-    """
-    from transformers.utils import logging
-
-    getLogger("huggingface_hub").setLevel(ERROR)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    with warnings.catch_warnings():
-        for library in ("transformers", "huggingface_hub", "torch"):
-            warnings.filterwarnings("ignore", module=rf"{library}\b")
-        yield

@@ -1,0 +1,84 @@
+"""The command line ``qa-fast``, one module per command.
+
+Nothing heavy is imported at the top of these modules, so that ``--help``, ``--version`` and a mistake
+in the arguments answer at once. Bad input is one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from qa_fast import __version__
+
+from .ask import EPILOG, ask
+from .common import InputError
+from .terminal import visible
+
+
+class _Group(TyperGroup):
+    """Prints every error as one line, without a usage box or a traceback."""
+
+    def main(self, **extra: Any) -> Any:  # type: ignore[override]
+        if not extra.pop("standalone_mode", True):
+            return super().main(standalone_mode=False, **extra)
+        try:
+            code = super().main(standalone_mode=False, **extra)
+        except (typer.Abort, KeyboardInterrupt):
+            sys.exit(130)
+        except InputError as error:
+            message = str(error)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # a usage error of Typer has it
+                raise
+            message = error.format_message()
+            if not message:  # no arguments: the help was printed
+                sys.exit(2)
+            message += " (see --help)"
+        else:
+            sys.exit(code if isinstance(code, int) else 0)
+        typer.echo(f"qa-fast: error: {visible(' '.join(message.split()))}", err=True)
+        sys.exit(2)
+
+
+app = typer.Typer(
+    cls=_Group,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """The entry point of the command ``qa-fast``."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its escape, not a crash.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="qa-fast")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"qa-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _qa_fast(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Extractive question answering: find the part of a text that answers a question."""
+
+
+app.command(epilog=EPILOG)(ask)
