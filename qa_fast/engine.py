@@ -24,7 +24,7 @@ from .answers import Answer, candidate_count, make_answers
 from .chunks import Chunks, check_text, default_max_seq_len, make_chunks
 from .spans import Scoring, Spans, decode_spans
 
-Example = tuple[str, str]
+Pair = tuple[str, str]
 """A question and its context."""
 
 WINDOW_QUESTIONS = 256
@@ -128,7 +128,7 @@ class Engine:
         self._pad_id = next(pad for pad in pads if pad is not None)
 
     def answer(
-        self, examples: Iterable[Example], options: Options, *, batch_size: int | None = None
+        self, examples: Iterable[Pair], options: Options, *, batch_size: int | None = None
     ) -> Iterator[list[Answer]]:
         """Answer each example in turn, reading ``examples`` only as far as the current window.
 
@@ -311,9 +311,9 @@ def check_count(name: str, value: object, least: int = 1) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
 
 
-def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
+def _windows(examples: Iterable[Pair]) -> Iterator[list[Pair]]:
     """Consecutive examples, as many at a time as are worth working on together."""
-    window: list[Example] = []
+    window: list[Pair] = []
     characters = item = 0
     for item, (question, context) in enumerate(examples):
         check_text(question, f"question {item}")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .answers import Answer
-from .engine import Engine, Example, Options, to_device
+from .engine import Engine, Options, Pair, to_device
 from .spans import Scoring
 
 TASK = "question-answering"
@@ -227,7 +227,7 @@ class QuestionAnsweringPipeline:
 
 def _examples(
     inputs: tuple[Any, ...], question: Any, context: Any
-) -> list[Example] | Iterator[Example]:
+) -> list[Pair] | Iterator[Pair]:
     """The examples of a call: a list, or an iterator where the caller gave something to stream."""
     if not inputs:
         return _pair_up(question, context)
@@ -246,7 +246,7 @@ def _examples(
     return list(stream)
 
 
-def _pair_up(question: Any, context: Any) -> list[Example]:
+def _pair_up(question: Any, context: Any) -> list[Pair]:
     """Examples from questions and contexts, each one text or several."""
     for name, value in (("question", question), ("context", context)):
         if value is None:
@@ -270,7 +270,7 @@ def _pair_up(question: Any, context: Any) -> list[Example]:
     return list(zip(questions, contexts, strict=True))
 
 
-def _example(item: Any, number: int) -> Example:
+def _example(item: Any, number: int) -> Pair:
     """The example in a dict or an object like Transformers' SquadExample."""
     if isinstance(item, Mapping):
         missing = [key for key in ("question", "context") if item.get(key) is None]
