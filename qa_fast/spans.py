@@ -224,9 +224,11 @@ def _decode_on_cpu(
     row_offset: Tensor | None,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return cpu_backend.decode(
-        start_logits, end_logits, context, context_mask, row_offset, *rest[:-2]
-    )
+    arguments = start_logits, end_logits, context, context_mask, row_offset, *rest
+    if cpu_backend.library() is None:
+        generic: Any = _decode_spans._init_fn
+        return generic(*arguments)
+    return cpu_backend.decode(*arguments[:-2])
 
 
 @_decode_spans.register_kernel("cuda")

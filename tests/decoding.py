@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from qa_fast import reference, spans, triton_backend
+from qa_fast import cpu_backend, reference, spans, triton_backend
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -47,6 +47,8 @@ def decode(backend: str, *arguments: Any, **options: Any) -> spans.Spans:
         return spans.Spans(
             *(x.cpu() for x in spans.decode_spans(*map(_to_device, arguments), **move))
         )
+    if backend == "cpu" and cpu_backend.library() is None:
+        pytest.skip("qa_fast was installed without a C compiler")
     run = {"cpu": spans._decode_on_cpu, "torch": _generic, "triton": _triton}[backend]
     with mock.patch.object(spans, "_decode_on_cpu", run):
         return spans.decode_spans(*arguments, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from qa_fast import spans
+from qa_fast import cpu_backend, spans
 
 from .decoding import assert_identical, assert_same, decode, expected, tolerance
 
@@ -350,6 +351,35 @@ def test_without_context_the_whole_row_is_context():
     start, end = torch.randn(2, 3, 17, generator=torch.Generator().manual_seed(0))
     whole = torch.tensor([[0, 17]] * 3)
     assert_identical(spans.decode_spans(start, end), spans.decode_spans(start, end, whole))
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_the_compiled_decoder_is_there():
+    assert cpu_backend.library() is not None
+
+
+def test_without_the_compiled_decoder_torch_does_its_work(monkeypatch: pytest.MonkeyPatch):
+    arguments, options = big_call(seed=3, chunks=20)
+    compiled = spans.decode_spans(*arguments, **options)
+    monkeypatch.setattr(cpu_backend, "library", lambda: None)
+    monkeypatch.setattr(cpu_backend, "decode", None)
+    plain = spans.decode_spans(*arguments, **options)
+    torch.testing.assert_close(plain.score, compiled.score, rtol=1e-6, atol=2e-6)
+    for name in ("start", "end", "chunk"):
+        assert torch.equal(getattr(plain, name), getattr(compiled, name)), name
+
+
+@pytest.mark.parametrize("top_k", [2, 20, 300])
+@pytest.mark.parametrize("max_answer_len", [20, None])
+def test_many_ties_in_a_long_chunk(top_k: int, max_answer_len: int | None):
+    """More equal spans than any buffer holds: the first ones in the order of (start, end) are kept."""
+    generator = torch.Generator().manual_seed(7)
+    start, end = torch.randint(0, 3, (2, 1, 900), generator=generator).float()
+    arguments = start, end, torch.tensor([[1, 900]]), None
+    options: dict[str, Any] = {"top_k": top_k, "max_answer_len": max_answer_len, "scoring": "logit"}
+    got, want = decode("cpu", *arguments, **options), expected(*arguments, **options)
+    for name in ("score", "start", "end"):
+        np.testing.assert_array_equal(getattr(got, name).numpy(), getattr(want, name), err_msg=name)
 
 
 def test_growing_top_k_only_appends():
