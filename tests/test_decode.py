@@ -134,10 +134,18 @@ CASES = [
          options={"context_offset": [0, 5], "distinct": False, "top_k": 40}),
     Case("overlap-with-null-in-spans", chunks=2, n=12, question=[0, 0], context=[(4, 12)] * 2, grid=2.0,
          options={"context_offset": [0, 4], "null_in_spans": True, "top_k": 50, "max_answer_len": None}),
-    Case("many-chunks", chunks=150, n=6, question=[0] * 140 + [2] * 10,
-         options={"context_offset": [3 * c for c in range(150)], "max_answer_len": 3, "top_k": 15}),
-    Case("many-chunks-shared", chunks=150, n=6, question=[0] * 3 + [1] * 147,
-         options={"scoring": "shared", "max_answer_len": 3, "top_k": 15}),
+    Case("many-chunks", chunks=75, n=6, question=[0] * 70 + [2] * 5,
+         options={"context_offset": [3 * c for c in range(75)], "max_answer_len": 3, "top_k": 9}),
+    Case("many-chunks-shared", chunks=70, n=6, question=[0] * 3 + [1] * 67,
+         options={"scoring": "shared", "max_answer_len": 3, "top_k": 9}),
+    *(
+        Case(f"many-chunks-for-two-spans-{scoring}", chunks=70, n=8, question=[0] * 70, grid=grid, mask=mask,
+             options={"scoring": scoring, "top_k": 2, "max_answer_len": 3,
+                      "context_offset": [c // 2 for c in range(70)]})
+        for scoring, grid, mask in (("probability", None, False), ("shared", 4.0, False), ("logit", 8.0, True))
+    ),
+    Case("many-chunks-one-bad", chunks=70, n=8, question=[0] * 66 + [1] * 4, edit=put(INF, (69, 3)),
+         options={"top_k": 1, "max_answer_len": 3}),
     Case("tiles-of-two-chunks", chunks=2, n=2100, question=[0, 0],
          options={"max_answer_len": 40, "top_k": 6, "context_offset": [0, 1500]}),
     Case("tiles-shared", chunks=2, n=2100, question=[0, 0],
@@ -252,7 +260,7 @@ def big_call(seed: int = 0, chunks: int = 300) -> tuple[tuple[Any, ...], dict[st
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
 def test_two_runs_are_the_same_to_the_bit(backend: str, scoring: str):
-    arguments, options = big_call(chunks=40)
+    arguments, options = big_call(chunks=14)
     runs = [decode(backend, *arguments, scoring=scoring, **options) for _ in range(2)]
     assert_identical(*runs)
 
@@ -273,9 +281,9 @@ def test_the_number_of_threads_changes_nothing():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_question_gets_the_same_answer_alone_and_in_a_batch(backend: str):
-    (start, end, context, question), options = big_call(chunks=30)
+    (start, end, context, question), options = big_call(chunks=14)
     offset = options["context_offset"]
-    batch = decode(backend, start, end, context, question, context_offset=offset, num_questions=15)
+    batch = decode(backend, start, end, context, question, context_offset=offset, num_questions=7)
     for q in question.unique().tolist():
         own = question == q
         alone = decode(
