@@ -161,7 +161,8 @@ class Engine:
             elsewhere. The model is converted in place.
         batch_size: most chunks in a batch.
         max_batch_tokens: most tokens in a batch, padding included; a single longer chunk is a batch
-            of its own. None: 2,048 on a CPU, 32,768 elsewhere. Where a batch does not fit into
+            of its own. None: on a CPU 2,048 to 8,192, the
+            more the narrower the model; 32,768 elsewhere. Where a batch does not fit into
             memory, it is split, and the number lowered.
         compile: run the model through `torch.compile`. Batches then have at most 8 shapes, filled up
             with padding. The first batch of each shape takes long: it is for long streams.

@@ -11,6 +11,7 @@ import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -22,7 +23,11 @@ from torch import Tensor
 from .chunks import Chunks, ranges
 from .device import Device, is_out_of_memory, to_device
 
-BATCH_TOKENS = {"cpu": 2048, "other": 32768}
+# On a CPU a batch's activations should stay in the cache: about 2^20 of them per layer, within limits.
+CPU_BATCH_TOKENS = (2048, 8192)
+BATCH_TOKENS = 32768
+# Encoders in which every token attends to every other, so that one mask does for all layers.
+FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 # torch.compile makes code for at most 8 shapes of a function (torch._dynamo.config.recompile_limit).
 BUCKETS = 8
 
@@ -105,8 +110,7 @@ class Forward:
     ) -> None:
         self.model = model
         self.device = Device(_place(model, device, dtype))
-        kind = self.device.device.type
-        self.max_batch_tokens = max_batch_tokens or BATCH_TOKENS.get(kind, BATCH_TOKENS["other"])
+        self.max_batch_tokens = max_batch_tokens or self._default_batch_tokens()
         self.compiled = compile
         self._call = torch.compile(model, dynamic=False) if compile else model
         self._accepted = _accepted_arguments(model, tokenizer)
@@ -115,6 +119,38 @@ class Forward:
         self._pad_id = next(pad for pad in pads if pad is not None)
         self._eval = _EvalMode(model)
         self._warned = False
+        self._mask_as_is = self._takes_mask_as_is()
+
+    def _default_batch_tokens(self) -> int:
+        if self.device.device.type != "cpu":
+            return BATCH_TOKENS
+        least, most = CPU_BATCH_TOKENS
+        width = getattr(getattr(self.model, "config", None), "hidden_size", None)
+        return min(max(least, (1 << 20) // width), most) if isinstance(width, int) else least
+
+    def _takes_mask_as_is(self) -> bool:
+        """Whether the model takes a mask of shape [B, 1, 1, N], as its attention needs it.
+
+        From [B, N] Transformers makes one of [B, 1, N, N], in every batch and with a look at its
+        values, which a GPU has to be waited for. Which models take the other shape depends on the
+        release and on the attention, so a small batch is tried: it must give the same, and something
+        else without a mask.
+        """
+        if getattr(getattr(self.model, "config", None), "model_type", None) not in FULL_ATTENTION:
+            return False
+        device = self.device.device
+        ids = torch.arange(1, 9, device=device).view(2, 4)
+        mask = torch.tensor([[True] * 4, [True, True, False, False]], device=device)
+        try:
+            with torch.inference_mode(), self._eval:
+                plain, none, as_is = (
+                    self.model(input_ids=ids, attention_mask=m).start_logits[mask]
+                    for m in (mask.long(), None, mask[:, None, None])
+                )
+        except Exception:  # whatever a model may do with an argument it does not expect
+            return False
+        near = partial(torch.allclose, rtol=1e-3, atol=1e-5)
+        return near(plain, as_is) and not near(plain, none)
 
     def plan(self, chunks: Chunks, max_seq_len: int, batch_size: int | None) -> Plan:
         """Lay ``chunks`` out in batches.
@@ -174,8 +210,8 @@ class Forward:
         rows, width = start.shape
         if rows == 1 or rows * width <= self.max_batch_tokens:
             try:
-                extra = {"use_cache": False} if "use_cache" in self._accepted else {}
-                logits = _logits(self._call(**inputs, **extra), self.model, (rows, width))
+                output = self._call(**self._arguments(inputs))
+                logits = _logits(output, self.model, (rows, width))
                 start.copy_(logits[0])
                 end.copy_(logits[1])
                 return []
@@ -199,6 +235,14 @@ class Forward:
             found = self._run_batch(views, length[part], start[corner], end[corner])
             failed += [first + row for row in found]
         return failed
+
+    def _arguments(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        arguments: dict[str, Any] = dict(inputs)
+        if self._mask_as_is:
+            arguments["attention_mask"] = inputs["attention_mask"].bool()[:, None, None]
+        if "use_cache" in self._accepted:
+            arguments["use_cache"] = False
+        return arguments
 
     def _lower_budget(self, tokens: int) -> None:
         self.max_batch_tokens = min(self.max_batch_tokens, max(1, tokens // 2))
