@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from qa_fast.answers import char_range
 from qa_fast.chunks import make_chunks
 from qa_fast.engine import Engine, Options
 from qa_fast.pipeline import pipeline
 
-from .tiny import FAMILIES, tiny_model, tokenizer_of, xquad
+from .tiny import FAMILIES, char_range, tiny_model, tokenizer_of, xquad
 
 LANGUAGES = ("zh", "ar", "th", "hi")
 EMOJI = "\U0001f917\U0001f468\u200d\U0001f469\u200d\U0001f467 e\u0301\U0001f1eb\U0001f1f7 "
@@ -45,10 +44,10 @@ def test_answers_are_slices_of_the_context(family: str, language: str, before: s
             options = Options(
                 top_k=5, max_seq_len=256, doc_stride=32, align_to_words=align, scoring=scoring
             )
-            answers = engine_of(family).answer(data, options)
-            for (_, context), mine in zip(data, answers, strict=True):
-                assert 1 <= len(mine) <= 5
-                for answer in mine:
+            readings = engine_of(family).read(data, options)
+            for (_, context), reading in zip(data, readings, strict=True):
+                assert 1 <= len(reading.answers) <= 5
+                for answer in reading.answers:
                     start, end = answer["start"], answer["end"]
                     assert 0 <= start <= end <= len(context)
                     assert context[start:end] == answer["answer"]
