@@ -42,7 +42,13 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 
 def test_public_names() -> None:
-    assert qa_fast.__all__ == ["Spans", "__version__", "decode_spans", "pipeline"]
+    assert qa_fast.__all__ == [
+        "Spans",
+        "__version__",
+        "decode_spans",
+        "pipeline",
+        "postprocess_qa_predictions",
+    ]
     assert set(qa_fast.__all__) <= set(dir(qa_fast))
 
 
@@ -116,6 +122,8 @@ def test_layers() -> None:
         ["chunks"],
         ["answers"],
         ["engine"],
+        ["features"],
+        ["compat"],
         ["pipeline"],
         ["cli"],
     ]
