@@ -37,6 +37,9 @@ WINDOW_QUESTIONS = 256
 WINDOW_CHARACTERS = 1 << 22
 BATCH_TOKENS = {"cpu": 2048, "other": 32768}
 
+PADDING_LEAKS = ("convbert", "yoso")
+"""Model types whose logits depend on the padding behind a row, whatever the attention mask says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -157,6 +160,13 @@ class Engine:
         self._chunker = Chunker(tokenizer)
         self._accepted = _accepted_arguments(model, tokenizer)
         config = getattr(model, "config", None)
+        # The pattern of block-sparse attention (BigBird) hangs on the width of a row.
+        self._sparse = getattr(config, "attention_type", None) == "block_sparse"
+        self._equal_lengths = (
+            self._sparse
+            or "attention_mask" not in self._accepted
+            or getattr(config, "model_type", None) in PADDING_LEAKS
+        )
         pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
         self._pad_id = next(pad for pad in pads if pad is not None)
 
@@ -277,7 +287,10 @@ class Engine:
         """Start and end logits of all chunks, flat float32, and the offset of each chunk's row."""
         with self._timed("plan"):
             batches = plan_batches(
-                chunks.length, self.max_batch_tokens, batch_size or self.batch_size
+                chunks.length,
+                self.max_batch_tokens,
+                batch_size or self.batch_size,
+                equal_lengths=self._equal_lengths,
             )
         # A batch's logits are stored as they come, padding included: the decoder finds each row by
         # its offset and reads only the context, so nothing has to be cut out or sorted back.
@@ -290,6 +303,10 @@ class Engine:
         self.stats.tokens += int(chunks.length.sum())
         self.stats.padded_tokens += sum(sizes)
         self.stats.batches += len(batches)
+        if self._sparse:
+            # It leaves block-sparse attention for good at the first short row: here, for the window's
+            # last ones, since the longest come first.
+            self.model.base_model.set_attention_type("block_sparse")
         with self._timed("forward"), torch.inference_mode(), _eval_mode(self.model):
             for rows, width, size in zip(batches, widths, sizes, strict=True):
                 row_offset[rows] = done + np.arange(len(rows)) * width
@@ -343,7 +360,7 @@ class Engine:
             end,
             put(chunks.context),
             None if per_chunk else put(chunks.question_id),
-            top_k=candidate_count(options.top_k, options.align_to_words),
+            top_k=candidate_count(options.top_k, options.align_to_words or not per_chunk),
             max_answer_len=options.max_answer_len,
             scoring=options.scoring,
             context_offset=None if per_chunk else put(chunks.context_offset),
@@ -355,7 +372,11 @@ class Engine:
 
 
 def plan_batches(
-    length: npt.NDArray[np.int32], max_tokens: int, batch_size: int | None = None
+    length: npt.NDArray[np.int32],
+    max_tokens: int,
+    batch_size: int | None = None,
+    *,
+    equal_lengths: bool = False,
 ) -> list[npt.NDArray[np.int64]]:
     """Cut chunks into batches of similar lengths, longest first.
 
@@ -364,6 +385,7 @@ def plan_batches(
         max_tokens: most tokens in a batch after padding to its longest chunk. A chunk that is
             longer by itself still makes a batch, of one.
         batch_size: most chunks in a batch; None for no such limit.
+        equal_lengths: no padding: a batch's chunks are all of one length.
 
     Returns:
         Index arrays that together hold every chunk once.
@@ -377,6 +399,8 @@ def plan_batches(
     while done < len(order):
         rows = max(1, max_tokens // int(length[order[done]]))
         rows = min(rows, batch_size or rows)
+        if equal_lengths:
+            rows = min(rows, int((length[order[done:]] == length[order[done]]).sum()))
         batches.append(order[done : done + rows])
         done += rows
     return batches
