@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from .answers import Answer
-from .engine import Engine, Options, Pair, to_device
+from .device import to_device
+from .engine import Engine, Options, Pair
 from .spans import Scoring
 
 TASK = "question-answering"

@@ -119,8 +119,8 @@ def test_layers() -> None:
     order = [
         ["reference", "torch_backend", "cpu_backend", "triton_backend"],
         ["spans"],
-        ["chunks"],
-        ["answers"],
+        ["chunks", "device"],
+        ["answers", "forward"],
         ["engine"],
         ["features"],
         ["compat"],
