@@ -43,6 +43,7 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 def test_public_names() -> None:
     assert qa_fast.__all__ == [
+        "Reader",
         "Spans",
         "__version__",
         "decode_spans",
@@ -125,6 +126,7 @@ def test_layers() -> None:
         ["features"],
         ["compat"],
         ["pipeline"],
+        ["reader"],
         ["cli"],
     ]
     layer = {name: i for i, names in enumerate(order) for name in names}
