@@ -137,7 +137,7 @@ def test_the_best_document_answers() -> None:
     assert [a["document"] for a in answers].count(None) == 1
     # "London" stands all over the long document, and no answer overlaps another.
     spots = sorted((a["start"], a["end"]) for a in answers if a["document"] == 0)
-    assert len(spots) > 5
+    assert len(spots) > 3
     assert all(end <= start for (_, end), (start, _) in pairwise(spots))
 
 
