@@ -37,7 +37,7 @@ def column(data: Any, name: str, what: str) -> list[Any]:
         if name not in data:
             raise ValueError(f"the {what}s have no column {name!r}; they have {list(data)}")
         return list(data[name])
-    if isinstance(data, (str, bytes)) or not hasattr(data, "__getitem__"):
+    if isinstance(data, (str, bytes)) or not hasattr(data, "__len__"):
         raise ValueError(
             f"{what}s must be a datasets.Dataset, a sequence of dicts or a dict of columns; "
             f"got {type(data).__name__}"
