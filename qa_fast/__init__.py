@@ -22,18 +22,29 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .compat import postprocess_qa_predictions as postprocess_qa_predictions
     from .pipeline import pipeline as pipeline
+    from .reader import Reader as Reader
     from .spans import Spans as Spans
     from .spans import decode_spans as decode_spans
 
 # Each public name and the module that defines it.
 _HOME = {
+    "Reader": "reader",
     "Spans": "spans",
     "decode_spans": "spans",
     "pipeline": "pipeline",
+    "postprocess_qa_predictions": "compat",
 }
 
-__all__ = ["Spans", "__version__", "decode_spans", "pipeline"]
+__all__ = [
+    "Reader",
+    "Spans",
+    "__version__",
+    "decode_spans",
+    "pipeline",
+    "postprocess_qa_predictions",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -31,6 +31,9 @@ FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-
 # torch.compile makes code for at most 8 shapes of a function (torch._dynamo.config.recompile_limit).
 BUCKETS = 8
 
+PADDING_LEAKS = ("convbert", "yoso")
+"""Model types whose logits depend on the padding behind a row, whatever the attention mask says."""
+
 
 class Batch(NamedTuple):
     """Chunks that the model reads together.
@@ -115,6 +118,13 @@ class Forward:
         self._call = torch.compile(model, dynamic=False) if compile else model
         self._accepted = _accepted_arguments(model, tokenizer)
         config = getattr(model, "config", None)
+        # The pattern of block-sparse attention (BigBird) hangs on the width of a row.
+        self._sparse = getattr(config, "attention_type", None) == "block_sparse"
+        self._equal_lengths = (
+            self._sparse
+            or "attention_mask" not in self._accepted
+            or getattr(config, "model_type", None) in PADDING_LEAKS
+        )
         pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
         self._pad_id = next(pad for pad in pads if pad is not None)
         self._eval = _EvalMode(model)
@@ -163,6 +173,7 @@ class Forward:
             self.max_batch_tokens,
             batch_size,
             widths=bucket_widths(max_seq_len) if self.compiled else None,
+            equal_lengths=self._equal_lengths,
         )
         row_offset = np.empty(len(chunks), np.int64)
         size = 0
@@ -190,6 +201,13 @@ class Forward:
         start, end = (torch.empty(shape, device=self.device.device) for _ in range(2))
         failed: list[int] = []
         done = 0
+        if self._sparse and isinstance(self.model, torch.nn.Module):
+            # It leaves block-sparse attention for good at the first short row: here, for the window's
+            # last ones, since the longest come first.
+            modules: Any = self.model.modules()
+            next(m for m in modules if hasattr(m, "set_attention_type")).set_attention_type(
+                "block_sparse"
+            )
         with torch.inference_mode(), self._eval:
             for batch in plan.batches:
                 here = slice(done, done + batch.rows * batch.width)
@@ -262,6 +280,8 @@ def plan_batches(
     max_tokens: int,
     batch_size: int | None = None,
     widths: Sequence[int] | None = None,
+    *,
+    equal_lengths: bool = False,
 ) -> list[Batch]:
     """Cut chunks into batches of similar lengths, longest first.
 
@@ -273,6 +293,7 @@ def plan_batches(
         widths: the only row widths to use, ascending; then all batches of one width have the same
             number of rows too, the last one's filled up with padding. None: each batch is as wide
             as its longest chunk.
+        equal_lengths: no padding: a batch's chunks are all of one length; ``widths`` does not count.
 
     Returns:
         Batches that together hold every chunk once.
@@ -282,6 +303,8 @@ def plan_batches(
         >>> [(batch.chunks.tolist(), batch.width) for batch in plan]
         [([1, 3], 9), ([2, 0], 4)]
     """
+    if equal_lengths:
+        widths = None
     order = np.argsort(-length, kind="stable")
     batches, done = [], 0
     while done < len(order):
@@ -291,6 +314,8 @@ def plan_batches(
         rows = max(1, max_tokens // width)
         rows = min(rows, batch_size or rows)
         chunks = order[done : done + rows]
+        if equal_lengths:
+            chunks = chunks[length[chunks] == width]
         if widths is None:
             rows = len(chunks)
         else:

@@ -46,7 +46,14 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 
 def test_public_names() -> None:
-    assert qa_fast.__all__ == ["Spans", "__version__", "decode_spans", "pipeline"]
+    assert qa_fast.__all__ == [
+        "Reader",
+        "Spans",
+        "__version__",
+        "decode_spans",
+        "pipeline",
+        "postprocess_qa_predictions",
+    ]
     assert set(qa_fast.__all__) <= set(dir(qa_fast))
 
 
@@ -120,7 +127,10 @@ def test_layers() -> None:
         ["chunks", "device"],
         ["answers", "forward"],
         ["engine"],
+        ["features"],
+        ["compat"],
         ["pipeline"],
+        ["reader"],
         ["cli"],
     ]
     layer = {name: i for i, names in enumerate(order) for name in names}
