@@ -23,6 +23,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .pipeline import pipeline as pipeline
+    from .register import register as register
+    from .register import unregister as unregister
     from .spans import Spans as Spans
     from .spans import decode_spans as decode_spans
 
@@ -31,9 +33,11 @@ _HOME = {
     "Spans": "spans",
     "decode_spans": "spans",
     "pipeline": "pipeline",
+    "register": "register",
+    "unregister": "register",
 }
 
-__all__ = ["Spans", "__version__", "decode_spans", "pipeline"]
+__all__ = ["Spans", "__version__", "decode_spans", "pipeline", "register", "unregister"]
 
 
 def __getattr__(name: str) -> object:
