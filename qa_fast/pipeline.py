@@ -232,8 +232,8 @@ class QuestionAnsweringPipeline:
             },
         )
         asked = read_inputs(inputs, question, context)
-        answers = self.engine.answer(asked.pairs, options, batch_size=batch_size)
-        results: Iterator[Result] = (_result(found) for found in answers)
+        readings: Any = self.engine.read(asked.pairs, options, batch_size=batch_size)
+        results: Iterator[Result] = (_result(reading.answers) for reading in readings)
         if isinstance(asked.pairs, list):
             everything = list(results)
             return everything[0] if asked.lone and len(everything) == 1 else everything
