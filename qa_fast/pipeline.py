@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .answers import Answer
@@ -250,7 +251,11 @@ def with_options(options: Options, given: Mapping[str, Any]) -> Options:
         TypeError: a name that is none of them.
         ValueError: a value that cannot be used.
     """
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in given.items()
+        if value is not None
+    }
     given.pop("num_workers", None)
     padding = given.pop("padding", False)
     if padding not in _PADDING:
