@@ -6,6 +6,7 @@ before its removal in Transformers 5.3.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -22,6 +23,7 @@ from .inputs import read_inputs
 from .spans import Scoring
 
 TASK = "question-answering"
+_INSIDE = (__name__.partition(".")[0], "transformers")
 _PADDING = (True, False, "longest", "max_length", "do_not_pad")
 BUNDLED_MODEL = Path(__file__).parent / "models" / "minilm-l6-squad"
 
@@ -261,13 +263,21 @@ def with_options(options: Options, given: Mapping[str, Any]) -> Options:
     if padding not in _PADDING:
         raise ValueError(f"padding must be one of {_PADDING}; got {padding!r}")
     if "topk" in given:
-        warnings.warn("topk is deprecated, use top_k instead", UserWarning, stacklevel=3)
+        warn_caller("topk is deprecated, use top_k instead")
         given = {"top_k": given.pop("topk"), **given}
     unknown = given.keys() - {field.name for field in fields(Options)}
     if unknown:
         known = ", ".join(field.name for field in fields(Options))
         raise TypeError(f"unknown argument {', '.join(sorted(unknown))}; there are {known}")
     return replace(options, **given)
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line that called, outside of this package and of Transformers' pipelines."""
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        level += 1
+    warnings.warn(message, UserWarning, stacklevel=level + 1)
 
 
 def _result(answers: list[Answer]) -> Result:

@@ -8,7 +8,6 @@ there that is a real `transformers.Pipeline`, which other libraries check for, a
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack
 from dataclasses import fields
@@ -19,7 +18,7 @@ import transformers
 from transformers import AutoModelForQuestionAnswering, Pipeline, pipelines
 
 from .engine import Engine, Options
-from .pipeline import TASK, Result, with_options
+from .pipeline import TASK, Result, warn_caller, with_options
 from .pipeline import QuestionAnsweringPipeline as Answerer
 
 # What transformers.pipeline() loads when no model is named: as the removed pipeline did.
@@ -69,6 +68,11 @@ class QuestionAnsweringPipeline(Pipeline):
                 inputs = (arguments.pop(name),)
         known = _ARGUMENTS | {"question", "context", "batch_size"}
         return self._current_answerer()(*inputs, **_only(known, arguments))
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that answers."""
+        return self._current_answerer().engine
 
     def _current_answerer(self) -> Answerer:
         """The one for the model and the tokenizer of now: callers may put others in their place."""
@@ -169,10 +173,8 @@ def _only(known: set[str], arguments: dict[str, Any]) -> dict[str, Any]:
     """Those of the ``arguments`` that are ``known``, with a warning about the others."""
     ignored = arguments.keys() - known
     if ignored:
-        warnings.warn(
+        warn_caller(
             f"ignored: {', '.join(sorted(ignored))}; a question-answering pipeline takes "
-            f"{', '.join(sorted(known))}",
-            UserWarning,
-            stacklevel=3,
+            f"{', '.join(sorted(known))}"
         )
     return {name: value for name, value in arguments.items() if name in known}

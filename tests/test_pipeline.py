@@ -224,6 +224,12 @@ def test_one_question_by_position_is_one_result(
     assert qa(*inputs)["answer"] == "London"
 
 
+@pytest.mark.parametrize("one", [Column, Sized, np.array, iter], ids=lambda kind: kind.__name__)
+def test_a_column_of_one_is_a_column(qa: QuestionAnsweringPipeline, one: Any) -> None:
+    """Code that goes through a data set's rows gets as many results as there are rows."""
+    assert places(qa(question=one([ADA]), context=one([CONTEXT]))) == ["London"]
+
+
 def test_batches_with_top_k_are_lists_of_lists(qa: QuestionAnsweringPipeline) -> None:
     results = qa(DICTS, top_k=2)
     assert [len(answers) for answers in results] == [2, 2]
@@ -252,13 +258,66 @@ def test_a_generator_is_streamed() -> None:
     assert taken == WINDOW_QUESTIONS
 
 
-def test_a_torch_data_set_is_streamed(qa: QuestionAnsweringPipeline) -> None:
-    class Data(Sized, torch.utils.data.Dataset):
-        pass
+class TorchData(Sized, torch.utils.data.Dataset):
+    pass
 
-    results = qa(Data(DICTS))
-    assert isinstance(results, Iterator)
+
+class TorchStream(torch.utils.data.IterableDataset):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(DICTS)
+
+
+def data_sets() -> dict[str, Any]:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list([{**row, "id": i} for i, row in enumerate(DICTS)])
+    return {"rows": rows, "stream": rows.to_iterable_dataset()}
+
+
+def test_data_sets_of_torch_are_streamed(qa: QuestionAnsweringPipeline) -> None:
+    for data, length in ((TorchData(DICTS), 2), (TorchStream(), None)):
+        results = qa(data)
+        assert isinstance(results, Iterator)
+        assert getattr(results, "__len__", lambda: None)() == length
+        assert places(results) == ["London", "Warsaw"]
+
+
+def test_data_sets_of_the_datasets_library_are_streamed(qa: QuestionAnsweringPipeline) -> None:
+    for name, data in data_sets().items():
+        results = qa(data)
+        assert isinstance(results, Iterator)
+        assert hasattr(results, "__len__") == (name == "rows")
+        assert places(results) == ["London", "Warsaw"]
+
+
+def test_columns_of_the_datasets_library(qa: QuestionAnsweringPipeline) -> None:
+    rows = data_sets()["rows"]
+    results = qa(question=rows["question"], context=rows["context"])
     assert places(results) == ["London", "Warsaw"]
+
+
+def test_memory_stays_flat_in_a_stream() -> None:
+    """What has been answered is not kept: no more than two windows of texts are alive at a time."""
+    tokenizer = tokenizer_of("wordpiece")
+    stream = pipeline(tiny_model(tokenizer), tokenizer=tokenizer)
+    alive = most = 0
+
+    class Text(str):
+        def __init__(self, _: str) -> None:
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    rows = range(4 * WINDOW_QUESTIONS)
+    count = 0
+    for result in stream({"question": ADA, "context": Text(f"{CONTEXT} {i}")} for i in rows):
+        assert result["answer"]
+        count += 1
+    assert count == len(rows)
+    assert WINDOW_QUESTIONS <= most <= 2 * WINDOW_QUESTIONS
 
 
 def test_defaults_of_every_call() -> None:
@@ -344,10 +403,30 @@ def test_inputs_in_two_ways_are_refused(qa: QuestionAnsweringPipeline) -> None:
 
 
 def test_unknown_arguments_are_refused(qa: QuestionAnsweringPipeline) -> None:
-    with pytest.raises(TypeError, match="topk"):
-        qa(question=ADA, context=CONTEXT, topk=3)
-    with pytest.raises(TypeError, match="topk"):
-        pipeline(topk=3)
+    with pytest.raises(TypeError, match="top_n"):
+        qa(question=ADA, context=CONTEXT, top_n=3)
+    with pytest.raises(TypeError, match="unknown argument top_n; there are top_k, max_answer_len"):
+        pipeline(top_n=3)
+
+
+def test_old_names_of_arguments(qa: QuestionAnsweringPipeline) -> None:
+    with pytest.warns(UserWarning, match="topk is deprecated, use top_k instead") as caught:
+        assert len(qa(question=ADA, context=CONTEXT, topk=3)) == 3
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="topk is deprecated"):
+        assert len(qa(question=ADA, context=CONTEXT, topk=3, top_k=2)) == 2
+    expected = qa(question=ADA, context=CONTEXT)
+    for padding in (True, False, "longest", "max_length", "do_not_pad"):
+        assert qa(question=ADA, context=CONTEXT, padding=padding, num_workers=2) == expected
+    with pytest.raises(ValueError, match=r"padding must be one of .*; got 'long'"):
+        qa(question=ADA, context=CONTEXT, padding="long")
+
+
+def test_numpy_numbers_are_numbers(qa: QuestionAnsweringPipeline) -> None:
+    call = {"question": ADA, "context": CONTEXT}
+    assert qa(**call, top_k=np.int64(2), align_to_words=np.bool_(False)) == qa(
+        **call, top_k=2, align_to_words=False
+    )
 
 
 @pytest.mark.parametrize("make", [str, lambda path: path], ids=["str", "path"])

@@ -175,7 +175,7 @@ def test_the_same_calls(tmp_path: Path) -> None:
     assert different <= set(DIFFERENT_FORMS), {n: (ours[n], theirs[n]) for n in different}
     assert {"few_candidates", "unknown_argument", "blank_question"} <= different
     same = [n for n in FORMS if n not in different and "error" not in theirs[n]]
-    assert len(same) >= 14
+    assert len(same) >= 12  # of Transformers 5, which takes keywords only
 
 
 def same_outcome(ours: Any, theirs: Any) -> bool:
