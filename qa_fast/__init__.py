@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .compat import postprocess_qa_predictions as postprocess_qa_predictions
     from .pipeline import pipeline as pipeline
+    from .reader import Reader as Reader
     from .register import register as register
     from .register import unregister as unregister
     from .spans import Spans as Spans
@@ -30,14 +32,25 @@ if TYPE_CHECKING:
 
 # Each public name and the module that defines it.
 _HOME = {
+    "Reader": "reader",
     "Spans": "spans",
     "decode_spans": "spans",
     "pipeline": "pipeline",
+    "postprocess_qa_predictions": "compat",
     "register": "register",
     "unregister": "register",
 }
 
-__all__ = ["Spans", "__version__", "decode_spans", "pipeline", "register", "unregister"]
+__all__ = [
+    "Reader",
+    "Spans",
+    "__version__",
+    "decode_spans",
+    "pipeline",
+    "postprocess_qa_predictions",
+    "register",
+    "unregister",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -325,7 +325,7 @@ def _assemble(
         special_len[0], text_len[first], special_len[1], text_len[second], special_len[2]
     )
     length = piece_len.sum(axis=1)
-    index = _ranges(piece_start.ravel(), piece_len.ravel())
+    index = ranges(piece_start.ravel(), piece_len.ravel())
 
     piece_position = np.cumsum(piece_len, axis=1) - piece_len
     context_position = piece_position[:, 3 if layout.question_first else 1]
@@ -457,7 +457,7 @@ def _columns(*columns: Any) -> Int64:
     return np.stack(np.broadcast_arrays(*columns), axis=1)
 
 
-def _ranges(start: Int64, length: Int64) -> Int64:
+def ranges(start: Int64, length: Int64 | Int32) -> Int64:
     """The integers from start[i] to start[i] + length[i] - 1, for every i in turn, in one array."""
-    shift = start - (np.cumsum(length) - length)
+    shift = start - (np.cumsum(length, dtype=np.int64) - length)
     return np.arange(length.sum()) + np.repeat(shift, length)

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from .answers import Answer
-from .engine import Engine, Options, to_device
+from .device import to_device
+from .engine import Engine, Options
 from .inputs import read_inputs
 from .spans import Scoring
 

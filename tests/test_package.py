@@ -43,10 +43,12 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 def test_public_names() -> None:
     assert qa_fast.__all__ == [
+        "Reader",
         "Spans",
         "__version__",
         "decode_spans",
         "pipeline",
+        "postprocess_qa_predictions",
         "register",
         "unregister",
     ]
@@ -124,12 +126,14 @@ def test_layers() -> None:
     order = [
         ["reference", "torch_backend", "cpu_backend", "triton_backend"],
         ["spans"],
-        ["chunks"],
-        ["answers"],
+        ["chunks", "device"],
+        ["answers", "forward"],
         ["engine"],
+        ["features"],
+        ["compat"],
         ["inputs"],
         ["pipeline"],
-        ["register"],
+        ["reader", "register"],
         ["patch"],
         ["cli"],
     ]

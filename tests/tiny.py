@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -15,6 +16,8 @@ from transformers import (
     BertForQuestionAnswering,
     PreTrainedTokenizerFast,
 )
+
+from qa_fast.answers import char_ranges
 
 DATA = Path(__file__).parent / "data"
 BUNDLED = Path(__file__).parents[1] / "qa_fast" / "models" / "minilm-l6-squad"
@@ -46,7 +49,7 @@ def tokenizer_of(family: str) -> Any:
     if family == "bundled":
         return AutoTokenizer.from_pretrained(BUNDLED)
     if family == "wordpiece":
-        return _train(
+        return train(
             Tokenizer(models.WordPiece(unk_token="[UNK]")),
             pre_tokenizers.BertPreTokenizer(),
             trainers.WordPieceTrainer(
@@ -61,7 +64,7 @@ def tokenizer_of(family: str) -> Any:
     if family in ("byte_bpe", "no_special"):
         special = [] if family == "no_special" else ["<pad>", "<s>", "</s>"]
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        return _train(
+        return train(
             Tokenizer(models.BPE()),
             byte_level,
             trainers.BpeTrainer(
@@ -77,7 +80,7 @@ def tokenizer_of(family: str) -> Any:
             model_input_names=["input_ids", "attention_mask"],
         )
     left = family == "xlnet"
-    return _train(
+    return train(
         Tokenizer(models.Unigram()),
         pre_tokenizers.Metaspace(),
         trainers.UnigramTrainer(
@@ -98,7 +101,7 @@ def tokenizer_of(family: str) -> Any:
     )
 
 
-def _train(
+def train(
     tokenizer: Tokenizer,
     pre_tokenizer: Any,
     trainer: Any,
@@ -140,3 +143,11 @@ def tiny_model(tokenizer: Any, seed: int = 0) -> BertForQuestionAnswering:
         initializer_range=0.5,
     )
     return BertForQuestionAnswering(config).eval()
+
+
+def char_range(encoding, first: int, last: int, low: int, high: int, *, align_to_words: bool):
+    """Characters of one span; widened only to tokens [low, high)."""
+    index = (np.array([i]) for i in (0, first, last))
+    within = (np.array([low]), np.array([high]))
+    ranges = char_ranges([encoding], *index, within=within, align_to_words=align_to_words)
+    return tuple(int(x[0]) for x in ranges)
