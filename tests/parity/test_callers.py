@@ -6,7 +6,6 @@ Each test is skipped where its library is not installed. None needs a network.
 from __future__ import annotations
 
 import json
-import math
 import re
 import string
 from collections import Counter
@@ -164,32 +163,28 @@ def test_txtai() -> None:
 
 
 def test_haystack() -> None:
-    """transformers-haystack's reader: its scores are sigmoids of a tenth of start plus end logit.
+    """transformers-haystack's reader next to `qa_fast.Reader`, over documents of several chunks.
 
     Its model gets no token types, so the comparison is with a tokenizer that has none.
     """
     readers = pytest.importorskip("haystack_integrations.components.readers.transformers")
     haystack = pytest.importorskip("haystack")
     tokenizer = tokenizer_of("byte_bpe")
-    reader = readers.TransformersExtractiveReader(
-        top_k=10, no_answer=False, overlap_threshold=None, max_seq_length=200, stride=32
-    )
-    reader.model, reader.tokenizer = tiny_model(tokenizer), tokenizer
-    reader.device = haystack.utils.ComponentDevice.from_str("cpu")
-    qa = pipeline(reader.model, tokenizer=tokenizer, device="cpu")
-    answers = qa(
-        question=ADA,
-        context=CONTEXT,
-        scoring="logit",
-        top_k=10,
-        align_to_words=False,
-        max_answer_len=200,
-        max_seq_len=200,
-        doc_stride=32,
-    )
-    document = haystack.Document(content=CONTEXT)
-    theirs = reader.run(query=ADA, documents=[document])["answers"]
-    spans = [(a.document_offset.start, a.document_offset.end) for a in theirs]
-    assert [(a["start"], a["end"]) for a in answers] == spans
-    scores = [1 / (1 + math.exp(-0.1 * a["score"])) for a in answers]
-    assert [a.score for a in theirs] == pytest.approx(scores, abs=1e-5)
+    theirs = readers.TransformersExtractiveReader(top_k=5, max_seq_length=200, stride=32)
+    theirs.model, theirs.tokenizer = tiny_model(tokenizer), tokenizer
+    theirs.device = haystack.utils.ComponentDevice.from_str("cpu")
+    reader = qa_fast.Reader(theirs.model, tokenizer=tokenizer, device="cpu")
+    texts = list(dict.fromkeys(row["context"] for row in squad_rows()))[:4]
+    documents = [haystack.Document(content=text) for text in texts]
+    number = {document.id: i for i, document in enumerate(documents)}
+    for question in (ADA, MARIE, "Who built it?"):
+        expected = theirs.run(query=question, documents=documents)["answers"]
+        answers = reader(question, texts, top_k=5, max_seq_len=200, doc_stride=32)
+        assert [(a["document"], a["start"], a["answer"]) for a in answers] == [
+            (number[a.document.id], a.document_offset.start, a.data)
+            if a.document
+            else (None, 0, "")
+            for a in expected
+        ]
+        scores = [a.score for a in expected]
+        assert [a["score"] for a in answers] == pytest.approx(scores, abs=1e-5)
