@@ -33,7 +33,7 @@ Int64 = npt.NDArray[np.int64]
 
 DEFAULT_MAX_SEQ_LEN = 384
 DEFAULT_DOC_STRIDE = 128
-CACHED_TOKENS = 1 << 18
+CACHED_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Chunker:
     Args:
         tokenizer: a fast tokenizer of Transformers (``PreTrainedTokenizerFast``). A copy of it is
             used, so that nobody else can switch on its truncation meanwhile.
-        cached_tokens: tokens of contexts to remember (about 100 bytes each); the last context is
+        cached_tokens: tokens of contexts to remember (100 to 250 bytes each); the last context is
             kept however long it is.
 
     Raises:
@@ -147,6 +147,7 @@ class Chunker:
         self._layout = _Layout.of(tokenizer, self._backend)
         self._cached_tokens = cached_tokens
         self._cache: OrderedDict[str, _Text] = OrderedDict()
+        self._cache_size = 0
         self._lock = Lock()
 
     def cut(
@@ -258,11 +259,12 @@ class Chunker:
         found = [known[text] for text in texts]
         with self._lock:
             for text, encoded in zip(texts, found, strict=True):
-                self._cache[text] = encoded
+                if text not in self._cache:
+                    self._cache[text] = encoded
+                    self._cache_size += len(encoded.ids)
                 self._cache.move_to_end(text)
-            tokens = sum(len(encoded.ids) for encoded in self._cache.values())
-            while tokens > self._cached_tokens and len(self._cache) > 1:
-                tokens -= len(self._cache.popitem(last=False)[1].ids)
+            while self._cache_size > self._cached_tokens and len(self._cache) > 1:
+                self._cache_size -= len(self._cache.popitem(last=False)[1].ids)
         return found
 
 

@@ -139,7 +139,8 @@ class _ArrowPart:
         self.begin = array.offsets.to_numpy()
         pairs = array.values
         self.pair_begin = pairs.offsets.to_numpy()
-        self.value = pairs.values.fill_null(0).to_numpy()
+        values = pairs.values
+        self.value = (values.fill_null(0) if values.null_count else values).to_numpy()
         self.length = np.diff(self.begin).astype(np.int64)
         mine = slice(self.begin[0], self.begin[-1])
         valid = pairs.is_valid().to_numpy(zero_copy_only=False)

@@ -50,11 +50,13 @@ class Plan:
 
     Attributes:
         batches: the batches, one after the other in the buffers.
+        length: [C] int32 tokens in each chunk.
         row_offset: [C] int64 index of each chunk's first token in the buffers.
         buffers: the model's arguments: [P] int64 host tensors, by name.
     """
 
     batches: list[Batch]
+    length: npt.NDArray[np.int32]
     row_offset: npt.NDArray[np.int64]
     buffers: dict[str, Tensor]
 
@@ -154,7 +156,7 @@ class Forward:
                 array = buffers[name].numpy()
                 array.fill(padding)
                 array[place] = values
-        return Plan(batches, row_offset, buffers)
+        return Plan(batches, chunks.length, row_offset, buffers)
 
     def run(self, plan: Plan) -> Logits:
         """Call the model on each batch; on a GPU this returns before the work is done."""
@@ -176,11 +178,13 @@ class Forward:
                     for name, tensor in inputs.items()
                 }
                 out = (x[here].view(batch.rows, batch.width) for x in (start, end))
-                for row in self._run_batch(views, *out):
+                for row in self._run_batch(views, plan.length[batch.chunks], *out):
                     failed += batch.chunks[row : row + 1].tolist()
         return Logits(start, end, failed)
 
-    def _run_batch(self, inputs: dict[str, Tensor], start: Tensor, end: Tensor) -> list[int]:
+    def _run_batch(
+        self, inputs: dict[str, Tensor], length: npt.NDArray[np.int32], start: Tensor, end: Tensor
+    ) -> list[int]:
         """Fill ``start`` and ``end`` [rows, width]; returns the rows for which memory is too small."""
         rows, width = start.shape
         if rows == 1 or rows * width <= self.max_batch_tokens:
@@ -193,18 +197,22 @@ class Forward:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-            # Only now, after the error with all that its traceback holds is gone.
+            # Only now, when the error with all that its traceback holds is gone.
             self.device.free_cache()
-            if rows == 1:
+            if rows == 1 and width == length[0]:
                 start.fill_(torch.nan)
                 end.fill_(torch.nan)
                 return [0]
             self._lower_budget(rows * width)
-        half = (rows + 1) // 2
         failed = []
-        for first, part in ((0, slice(None, half)), (half, slice(half, None))):
-            views = {name: tensor[part] for name, tensor in inputs.items()}
-            failed += [first + row for row in self._run_batch(views, start[part], end[part])]
+        size = (len(length) + 1) // 2
+        for first in range(0, len(length), size):
+            part = slice(first, min(first + size, len(length)))
+            # Rows are sorted: the second half can be narrower.
+            corner = part, slice(int(length[part].max()))
+            views = {name: tensor[corner].contiguous() for name, tensor in inputs.items()}
+            found = self._run_batch(views, length[part], start[corner], end[corner])
+            failed += [first + row for row in found]
         return failed
 
     def _lower_budget(self, tokens: int) -> None:

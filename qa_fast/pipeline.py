@@ -43,6 +43,7 @@ def pipeline(
     dtype: str | torch.dtype | None = None,
     batch_size: int | None = None,
     max_batch_tokens: int | None = None,
+    compile: bool = False,
     **options: Any,
 ) -> QuestionAnsweringPipeline:
     """Load a model for extractive question answering.
@@ -66,6 +67,7 @@ def pipeline(
             by tokens.
         max_batch_tokens: most tokens, padding included, that the model reads at once; None for a
             default by device.
+        compile: run the model through `torch.compile`; see `Engine`.
         **options: defaults for the arguments of every call, such as ``top_k=3``; see
             `QuestionAnsweringPipeline.__call__`.
 
@@ -116,6 +118,7 @@ def pipeline(
         dtype=dtype,
         batch_size=batch_size,
         max_batch_tokens=max_batch_tokens,
+        compile=compile,
     )
     return QuestionAnsweringPipeline(engine, with_options(Options(), options))
 
@@ -163,6 +166,7 @@ class QuestionAnsweringPipeline:
         align_to_words: bool | None = None,
         scoring: Scoring | None = None,
         batch_size: int | None = None,
+        progress: bool = False,
         num_workers: int | None = None,
         padding: bool | str | None = None,
         topk: int | None = None,
@@ -194,6 +198,7 @@ class QuestionAnsweringPipeline:
                 added up, so a score can exceed 1. "shared": probabilities over the whole context,
                 at most 1 in sum. "logit": start logit plus end logit, the ranking of run_qa.py.
             batch_size: most chunks that the model reads at once.
+            progress: show a bar with questions per second (False).
             num_workers: without effect; the removed pipeline had it.
             padding: without effect on answers; the removed pipeline had it. Batches are padded as
                 far as they need.
@@ -236,7 +241,9 @@ class QuestionAnsweringPipeline:
             },
         )
         asked = read_inputs(inputs, question, context)
-        readings: Any = self.engine.read(asked.pairs, options, batch_size=batch_size)
+        readings: Any = self.engine.read(
+            asked.pairs, options, batch_size=batch_size, progress=progress
+        )
         results: Iterator[Result] = (_result(reading.answers) for reading in readings)
         if isinstance(asked.pairs, list):
             everything = list(results)

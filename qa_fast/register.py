@@ -66,7 +66,7 @@ class QuestionAnsweringPipeline(Pipeline):
         for name in ("data", "X"):  # names of the first positional argument in Transformers 4
             if name in arguments and not inputs:
                 inputs = (arguments.pop(name),)
-        known = _ARGUMENTS | {"question", "context", "batch_size"}
+        known = _ARGUMENTS | {"question", "context", "batch_size", "progress"}
         return self._current_answerer()(*inputs, **_only(known, arguments))
 
     @property
