@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .compat import postprocess_qa_predictions as postprocess_qa_predictions
     from .pipeline import pipeline as pipeline
     from .reader import Reader as Reader
+    from .register import register as register
+    from .register import unregister as unregister
     from .spans import Spans as Spans
     from .spans import decode_spans as decode_spans
 
@@ -35,6 +37,8 @@ _HOME = {
     "decode_spans": "spans",
     "pipeline": "pipeline",
     "postprocess_qa_predictions": "compat",
+    "register": "register",
+    "unregister": "register",
 }
 
 __all__ = [
@@ -44,6 +48,8 @@ __all__ = [
     "decode_spans",
     "pipeline",
     "postprocess_qa_predictions",
+    "register",
+    "unregister",
 ]
 
 
