@@ -37,9 +37,9 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import rich
 import torch
 import typer
+from rich.console import Console
 from rich.table import Table
 from transformers import (
     AutoModelForQuestionAnswering,
@@ -52,6 +52,7 @@ from qa_fast.chunks import Chunker
 from qa_fast.engine import Engine, Options, Pair, Stats
 from qa_fast.pipeline import BUNDLED_MODEL
 
+CONSOLE = Console(width=110)
 RESULTS = Path(__file__).parent / "results"
 BATCH_SIZES = (1, 8, 32)
 STAGES = ("tokenize", "plan", "forward", "decode", "map")
@@ -365,7 +366,7 @@ def main(
             if memory and growth is None:
                 engine = load(folder, device, variants[0])
                 growth = memory_growth(engine, texts(data, "shared", 5000), memory)
-                rich.print(growth)
+                CONSOLE.print(growth)
     results = {
         "machine": platform.processor() or platform.machine(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
@@ -436,19 +437,19 @@ def report(
             str(row.get("batch_size", "")),
             f"{row['peak_mb']:.0f}" if "peak_mb" in row else "",
         )
-    rich.print(table)
+    CONSOLE.print(table)
     for row in rows:
         if "stages" in row:
             stages = ", ".join(
                 f"{stage} {seconds / len(pairs) * 1e6:.0f}"
                 for stage, seconds in row["stages"].items()
             )
-            rich.print(
+            CONSOLE.print(
                 f"  {row['provider']}: microseconds per question by stage: {stages}; padding "
                 f"{row['padding']:.1%}; model FLOP utilization {row['utilization']:.1%}"
             )
             if model == "large" and device.startswith("cuda"):
-                rich.print(
+                CONSOLE.print(
                     f"  {row['chunks_per_second']:.0f} chunks/s; MLPerf's BERT-Large on an H200: "
                     f"{MLPERF_SAMPLES_PER_SECOND}"
                 )

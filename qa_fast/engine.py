@@ -36,7 +36,10 @@ Pair = tuple[str, str]
 
 ErrorHandling = Literal["raise", "return"]
 
+# Small for early results, large enough that batches of chunks of similar lengths can be found. Elsewhere
+# than on a CPU batches are larger, and so are windows.
 WINDOW_QUESTIONS = 256
+OFF_CPU_FACTOR = 16
 WINDOW_CHARACTERS = 1 << 22
 
 _T = TypeVar("_T")
@@ -178,7 +181,7 @@ class Engine:
             elsewhere. The model is converted in place.
         batch_size: most chunks in a batch.
         max_batch_tokens: most tokens in a batch, padding included; a single longer chunk is a batch
-            of its own. None: on a CPU 2,048 to 8,192, the
+            of its own. None: on a CPU 2,048 to 4,096, the
             more the narrower the model; 32,768 elsewhere. Where a batch does not fit into
             memory, it is split, and the number lowered.
         compile: run the model through `torch.compile`. Batches then have at most 8 shapes, filled up
@@ -299,8 +302,9 @@ class Engine:
         options: Options,
         strict: bool,
     ) -> Iterator[Reading | ExampleError]:
+        size = WINDOW_QUESTIONS * (1 if self.device.type == "cpu" else OFF_CPU_FACTOR)
         with ThreadPoolExecutor(1, "qa-fast-tokenize") as executor:
-            futures = (executor.submit(prepare, window) for window in _windows(pairs))
+            futures = (executor.submit(prepare, window) for window in _windows(pairs, size))
             windows = (future.result() for future in read_ahead(futures, 1))
             started = (self._start(window, options) for window in windows)
             for finish in read_ahead(started, self._forward.device.lookahead):
@@ -451,8 +455,8 @@ def read_ahead(items: Iterator[_T], depth: int) -> Iterator[_T]:
         raise error
 
 
-def _windows(pairs: Iterable[Pair]) -> Iterator[tuple[int, list[Pair]]]:
-    """Consecutive pairs, as many at a time as are worth working on together, after their number."""
+def _windows(pairs: Iterable[Pair], size: int) -> Iterator[tuple[int, list[Pair]]]:
+    """At most ``size`` consecutive pairs, fewer of long texts, after the first one's number."""
     window: list[Pair] = []
     characters = first_item = 0
     error: Exception | None = None
@@ -460,7 +464,7 @@ def _windows(pairs: Iterable[Pair]) -> Iterator[tuple[int, list[Pair]]]:
         for question, context in pairs:
             window.append((question, context))
             characters += sum(len(text) for text in (question, context) if isinstance(text, str))
-            if len(window) == WINDOW_QUESTIONS or characters >= WINDOW_CHARACTERS:
+            if len(window) == size or characters >= WINDOW_CHARACTERS:
                 yield first_item, window
                 first_item += len(window)
                 window, characters = [], 0

@@ -24,7 +24,7 @@ from .chunks import Chunks, ranges
 from .device import Device, is_out_of_memory, to_device
 
 # On a CPU a batch's activations should stay in the cache: about 2^20 of them per layer, within limits.
-CPU_BATCH_TOKENS = (2048, 8192)
+CPU_BATCH_TOKENS = (2048, 4096)
 BATCH_TOKENS = 32768
 # Encoders in which every token attends to every other, so that one mask does for all layers.
 FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}

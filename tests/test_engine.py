@@ -329,7 +329,7 @@ def test_memory_does_not_grow_with_the_number_of_questions() -> None:
 
 def test_long_contexts_make_short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "WINDOW_CHARACTERS", 100)
-    windows = engine_module._windows(("Who?", "Ada. " * 10) for _ in range(5))
+    windows = engine_module._windows([("Who?", "Ada. " * 10)] * 5, 4)
     assert [(first, len(window)) for first, window in windows] == [(0, 2), (2, 2), (4, 1)]
 
 
@@ -495,6 +495,14 @@ def test_an_error_takes_the_place_of_its_reading(bad: str, monkeypatch: pytest.M
         next(stream)
     assert caught.value.item == 2
     assert pickle.loads(pickle.dumps(caught.value)).item == 2
+
+
+@pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
+def test_a_window_without_a_usable_pair(scoring: Any) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    engine = Engine(tiny_model(tokenizer), tokenizer)
+    results = engine.read([("", "x"), ("Who?", "")], Options(scoring=scoring), errors="return")
+    assert [getattr(result, "item", None) for result in results] == [0, 1]
 
 
 def test_stats_count_what_was_done() -> None:

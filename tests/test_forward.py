@@ -187,7 +187,7 @@ def test_a_model_that_ignores_the_mask_is_not_trusted_with_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "expected"), [(16, 8192), (384, 2730), (768, 2048), (None, 2048)]
+    ("width", "expected"), [(16, 4096), (384, 2730), (768, 2048), (None, 2048)]
 )
 def test_default_batch_tokens_on_a_cpu(width: int | None, expected: int) -> None:
     tokenizer = tokenizer_of("wordpiece")
