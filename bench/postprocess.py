@@ -38,12 +38,11 @@ sys.path.append(str(ROOT / "tests"))
 import run_qa  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
-FEATURES = 5000
 THOROUGH = 100
 """Examples that are also compared with a loop over all spans."""
 
 
-def examples_of(data: Path | None) -> list[dict[str, str]]:
+def examples_of(data: Path | None, most: int) -> list[dict[str, str]]:
     """Questions of a SQuAD file, or of the tests' sample."""
     if data is None:
         lines = (ROOT / "tests/data/golden.jsonl").read_text(encoding="utf-8").splitlines()
@@ -55,7 +54,7 @@ def examples_of(data: Path | None) -> list[dict[str, str]]:
             for paragraph in article["paragraphs"]
             for question in paragraph["qas"]
         ]
-    return [{name: row[name] for name in ("id", "question", "context")} for row in rows[:FEATURES]]
+    return [{name: row[name] for name in ("id", "question", "context")} for row in rows[:most]]
 
 
 def logits_of(model: Any, features: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -73,9 +72,9 @@ def logits_of(model: Any, features: list[dict[str, Any]]) -> tuple[np.ndarray, n
     return start, end
 
 
-def repeat(examples: Any, features: Any, logits: Any) -> tuple[Any, Any, Any]:
-    """The same, over and over, up to 5,000 features: new ids, and noise added to the logits."""
-    times = -(-FEATURES // len(features))
+def repeat(examples: Any, features: Any, logits: Any, least: int) -> tuple[Any, Any, Any]:
+    """The same, over and over, for so many features: new ids, and noise added to the logits."""
+    times = -(-least // len(features))
     examples = [{**row, "id": f"{row['id']}-{i}"} for i in range(times) for row in examples]
     features = [
         {**row, "example_id": f"{row['example_id']}-{i}"} for i in range(times) for row in features
@@ -140,17 +139,18 @@ def main(
         Path | None, typer.Option(help="A SQuAD file; without it the tests' sample, repeated.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the result file.")] = "postprocess_cpu",
+    size: Annotated[int, typer.Option("--features", help="How many features.")] = 5000,
     check: Annotated[bool, typer.Option(help="Only compare the answers.")] = False,
 ) -> None:
     """Compare and time, and write bench/results/NAME.json."""
     qa = qa_fast.pipeline(device="cpu")
-    examples = examples_of(data)
-    features = run_qa.make_features(qa.tokenizer, examples)[:FEATURES]
+    examples = examples_of(data, size)
+    features = run_qa.make_features(qa.tokenizer, examples)[:size]
     of_features = {row["example_id"] for row in features}
     examples = [row for row in examples if row["id"] in of_features]
     logits = logits_of(qa.model, features)
     if data is None:
-        examples, features, logits = repeat(examples, features, logits)
+        examples, features, logits = repeat(examples, features, logits, size)
     torch.set_num_threads(1)
 
     rows = []

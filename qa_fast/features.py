@@ -37,13 +37,13 @@ def column(data: Any, name: str, what: str) -> list[Any]:
         if name not in data:
             raise ValueError(f"the {what}s have no column {name!r}; they have {list(data)}")
         return list(data[name])
-    if hasattr(data, "column_names"):
-        return [value for part in _arrow(data, name, what) for value in part.to_pylist()]
-    if isinstance(data, (str, bytes)) or not hasattr(data, "__getitem__"):
+    if isinstance(data, (str, bytes)) or not hasattr(data, "__len__"):
         raise ValueError(
             f"{what}s must be a datasets.Dataset, a sequence of dicts or a dict of columns; "
             f"got {type(data).__name__}"
         )
+    if hasattr(data, "column_names"):
+        return [value for part in _arrow(data, name, what) for value in part.to_pylist()]
     values = []
     for i in range(len(data)):
         row = data[i]

@@ -165,10 +165,13 @@ class Forward:
         start, end = (torch.empty(shape, device=self.device.device) for _ in range(2))
         failed: list[int] = []
         done = 0
-        if self._sparse:
+        if self._sparse and isinstance(self.model, torch.nn.Module):
             # It leaves block-sparse attention for good at the first short row: here, for the window's
             # last ones, since the longest come first.
-            self.model.base_model.set_attention_type("block_sparse")
+            modules: Any = self.model.modules()
+            next(m for m in modules if hasattr(m, "set_attention_type")).set_attention_type(
+                "block_sparse"
+            )
         with torch.inference_mode(), self._eval:
             for batch in plan.batches:
                 here = slice(done, done + batch.rows * batch.width)

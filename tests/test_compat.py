@@ -414,6 +414,8 @@ def test_errors_of_data_sets() -> None:
     examples, features = datasets_of([EXAMPLE], [FEATURE])
     with pytest.raises(ValueError, match=r"features have no column 'example_id'; they have \['off"):
         postprocess_qa_predictions(examples, features.remove_columns("example_id"), LOGITS)
+    with pytest.raises(ValueError, match=r"features must be a datasets.Dataset.* got IterableData"):
+        postprocess_qa_predictions(examples, features.to_iterable_dataset(), LOGITS)
     (features,) = datasets_of([FEATURE, {**FEATURE, "offset_mapping": None}])
     with pytest.raises(ValueError, match="offset_mapping is missing"):
         postprocess_qa_predictions(examples, features, [np.tile(x, (2, 1)) for x in LOGITS])

@@ -93,6 +93,18 @@ ZOO = {
         200,
         sized(200, attention_type="block_sparse", block_size=4, num_random_blocks=1),
     ),
+    "bigbird_pegasus": Family(
+        "BigBirdPegasus",
+        "T5Tokenizer",  # its own cannot be trained
+        256,
+        {
+            **SEQ2SEQ,
+            "attention_type": "block_sparse",
+            "block_size": 4,
+            "num_random_blocks": 1,
+            "decoder_start_token_id": 2,
+        },
+    ),
     "longformer": Family("Longformer", "LongformerTokenizer", 199, sized(200, attention_window=16)),
     "convbert": Family(
         "ConvBert", "BertTokenizer", 200, sized(200, embedding_size=16, head_ratio=1)
