@@ -49,10 +49,10 @@ def sample_cases() -> Iterator[Case]:
     yield from with_grid("squad2", squad)
     for language, paragraphs in xquad().items():
         pairs = [(qa["question"], p["context"]) for p in paragraphs for qa in p["qas"]]
-        yield from with_grid(f"xquad_{language}", pairs[::2])
+        yield from with_grid(f"xquad_{language}", pairs[::4])
     whole = "\n\n".join(dict.fromkeys(context for _, context in squad))
-    yield from with_grid("long", [(question, whole) for question, _ in squad[::9]])
-    yield from list(golden_questions(DATA / "golden.jsonl"))[::2]
+    yield from with_grid("long", [(question, whole) for question, _ in squad[::17]])
+    yield from list(golden_questions(DATA / "golden.jsonl"))[::3]
 
 
 def folder_cases(folder: Path, step: int = 1) -> Iterator[Case]:
