@@ -22,18 +22,38 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .datasets import Columns as Columns
+    from .datasets import Example as Example
+    from .datasets import read_examples as read_examples
     from .pipeline import pipeline as pipeline
+    from .predictions import Prediction as Prediction
+    from .predictions import read_predictions as read_predictions
     from .spans import Spans as Spans
     from .spans import decode_spans as decode_spans
 
 # Each public name and the module that defines it.
 _HOME = {
+    "Columns": "datasets",
+    "Example": "datasets",
+    "Prediction": "predictions",
     "Spans": "spans",
     "decode_spans": "spans",
     "pipeline": "pipeline",
+    "read_examples": "datasets",
+    "read_predictions": "predictions",
 }
 
-__all__ = ["Spans", "__version__", "decode_spans", "pipeline"]
+__all__ = [
+    "Columns",
+    "Example",
+    "Prediction",
+    "Spans",
+    "__version__",
+    "decode_spans",
+    "pipeline",
+    "read_examples",
+    "read_predictions",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -42,7 +42,17 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 
 def test_public_names() -> None:
-    assert qa_fast.__all__ == ["Spans", "__version__", "decode_spans", "pipeline"]
+    assert qa_fast.__all__ == [
+        "Columns",
+        "Example",
+        "Prediction",
+        "Spans",
+        "__version__",
+        "decode_spans",
+        "pipeline",
+        "read_examples",
+        "read_predictions",
+    ]
     assert set(qa_fast.__all__) <= set(dir(qa_fast))
 
 
@@ -114,7 +124,9 @@ def test_layers() -> None:
         ["reference", "torch_backend", "cpu_backend", "triton_backend"],
         ["spans"],
         ["chunks"],
+        ["datasets"],
         ["answers"],
+        ["predictions"],
         ["engine"],
         ["pipeline"],
         ["cli"],
