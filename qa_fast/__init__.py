@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .datasets import Columns as Columns
     from .datasets import Example as Example
     from .datasets import read_examples as read_examples
+    from .evaluation import Evaluation as Evaluation
+    from .evaluation import evaluate as evaluate
     from .pipeline import pipeline as pipeline
     from .predictions import Prediction as Prediction
     from .predictions import read_predictions as read_predictions
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
 # Each public name and the module that defines it.
 _HOME = {
     "Columns": "datasets",
+    "Evaluation": "evaluation",
     "Example": "datasets",
     "Prediction": "predictions",
     "Spans": "spans",
     "decode_spans": "spans",
+    "evaluate": "evaluation",
     "pipeline": "pipeline",
     "read_examples": "datasets",
     "read_predictions": "predictions",
@@ -45,11 +49,13 @@ _HOME = {
 
 __all__ = [
     "Columns",
+    "Evaluation",
     "Example",
     "Prediction",
     "Spans",
     "__version__",
     "decode_spans",
+    "evaluate",
     "pipeline",
     "read_examples",
     "read_predictions",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import exp, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -23,7 +24,8 @@ from .metrics import (
     summarize,
     threshold_curve,
 )
-from .predictions import Prediction, na_prob_of, null_odds, read_predictions
+from .predictions import Prediction, null_odds, read_predictions
+from .predictions import na_prob as na_prob_of
 from .statistics import RESAMPLES, Interval, Reliability, mean_interval, reliability
 
 if TYPE_CHECKING:
@@ -122,7 +124,7 @@ def evaluate(
         raise ValueError(
             "the rules of SQuAD 1.1 know no unanswerable questions: no na_prob can be used with them"
         )
-    normalize = make_normalizer(normalizer, language)
+    normalize = cache(make_normalizer(normalizer, language))  # most texts come several times
     notes: list[str] = []
     examples = _read_gold(data, columns, rules)
     has_answer = [bool(example.answers) for example in examples]
@@ -131,27 +133,44 @@ def evaluate(
     scoring = scoring or _guess_scoring(found)
     raw = score_answers(texts, [example.answers or () for example in examples], normalize, rules)
 
-    probs = {} if rules == "1.1" else _no_answer(na_prob, examples, found, scoring, notes)
+    probs = {} if rules == "1.1" else _no_answer(na_prob, found, scoring, notes)
     na = [probs.get(example.id) for example in examples]
     over = [p is not None and p > na_prob_thresh for p in na]
     answers = ["" if o else text or "" for o, text in zip(over, texts, strict=True)]
     scores = Scores(*(apply_threshold(values, over, has_answer) for values in raw))
 
     metrics = summarize(scores, has_answer, rules)
-    thresholds, curves = {}, {}
+    thresholds: dict[str, ThresholdCurve] = {}
+    curves: dict[str, PrecisionRecall] = {}
     if probs:
         # In the order in which the probabilities were given: ties are broken by it.
         row_of = {example.id: i for i, example in enumerate(examples)}
         rows = [row_of[id_] for id_ in probs]
-        in_order = [[column[i] for i in rows] for column in (na, has_answer, texts, *raw)]
-        thresholds, curves = _curves(*in_order, metrics)
+        empty = [not texts[i] for i in rows]
+        answerable = [has_answer[i] for i in rows]
+        in_order = Scores(*([values[i] for i in rows] for values in raw))
+        thresholds = {
+            name: threshold_curve(values, list(probs.values()), answerable, empty)
+            for name, values in in_order._asdict().items()
+        }
+        if any(answerable):
+            curves = {
+                name: precision_recall(values, list(probs.values()), answerable)
+                for name, values in (*in_order._asdict().items(), ("oracle", answerable))
+            }
+        for name, curve in thresholds.items():
+            metrics[f"best_{name}"] = curve.best_score
+            metrics[f"best_{name}_thresh"] = curve.best_threshold
+        for name, precise in curves.items():
+            metrics[f"pr_{name}_ap"] = precise.average_precision
         notes.append(
             "best_exact and best_f1 use the thresholds that are best on these very questions: they "
             "show what could be gained, not what new questions would get"
         )
+    are_probabilities = all(0 <= p <= 1 for p in probs.values())
     confidence = [
-        (p if p is not None and 0 <= p <= 1 else None) if o else _confidence(prediction, scoring)
-        for o, p, prediction in zip(over, na, found, strict=True)
+        (p if are_probabilities else None) if is_over else _confidence(prediction, scoring)
+        for is_over, p, prediction in zip(over, na, found, strict=True)
     ]
     return Evaluation(
         metrics=metrics,
@@ -173,7 +192,11 @@ def evaluate(
             "rules": rules,
             "na_prob_thresh": na_prob_thresh,
             "scoring": scoring,
-            "bootstrap": {"resamples": RESAMPLES, "confidence_level": CONFIDENCE_LEVEL, "seed": seed},
+            "bootstrap": {
+                "resamples": RESAMPLES,
+                "confidence_level": CONFIDENCE_LEVEL,
+                "seed": seed,
+            },
         },
         run={},
     )
@@ -246,7 +269,6 @@ def _predictions(source: Any) -> Iterable[Prediction]:
 
 def _no_answer(
     given: Mapping[str, float] | str | Path | None,
-    examples: Sequence[Example],
     predictions: Sequence[Prediction | None],
     scoring: Scoring,
     notes: list[str],
@@ -269,7 +291,9 @@ def _no_answer(
         value = given.get(id_)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or isnan(value):
             got = "nothing" if value is None else repr(value)
-            raise ValueError(f"{name} must have a number for every prediction; got {got} for {id_!r}")
+            raise ValueError(
+                f"{name} must have a number for every prediction; got {got} for {id_!r}"
+            )
     extra = [id_ for id_ in given if id_ not in wanted]
     if extra:
         notes.append(f"{name} has {len(extra)} ids of no scored question, the first {extra[0]!r}")
@@ -291,32 +315,10 @@ def _read_na_prob(path: Path) -> Mapping[str, float]:
 # --- figures ------------------------------------------------------------------------------------
 
 
-def _curves(
-    na: list[float],
-    has_answer: list[bool],
-    texts: list[str],
-    exact: list[float],
-    f1: list[float],
-    metrics: dict[str, float],
-) -> tuple[dict[str, ThresholdCurve], dict[str, PrecisionRecall]]:
-    """Threshold and precision-recall curves; their key figures are added to ``metrics``."""
-    thresholds, curves = {}, {}
-    empty = [not text for text in texts]
-    for name, values in (("exact", exact), ("f1", f1)):
-        curve = thresholds[name] = threshold_curve(values, na, has_answer, empty)
-        metrics[f"best_{name}"] = curve.best_score
-        metrics[f"best_{name}_thresh"] = curve.best_threshold
-    if any(has_answer):
-        for name, values in (("exact", exact), ("f1", f1), ("oracle", has_answer)):
-            curves[name] = precision_recall(values, na, has_answer)
-            metrics[f"pr_{name}_ap"] = curves[name].average_precision
-    return thresholds, curves
-
-
 def _intervals(
     metrics: Mapping[str, float], scores: Scores, has_answer: Sequence[bool], seed: int
 ) -> dict[str, Interval]:
-    found = {}
+    found: dict[str, Interval] = {}
     for prefix, wanted in (("", {True, False}), ("HasAns_", {True}), ("NoAns_", {False})):
         rows = [i for i, answerable in enumerate(has_answer) if answerable in wanted]
         for names, values in ((("exact", "exact_match"), scores.exact), (("f1",), scores.f1)):
@@ -329,7 +331,7 @@ def _intervals(
 
 
 def _guess_scoring(predictions: Sequence[Prediction | None]) -> Scoring:
-    """"logit" where a score is no probability, else "shared": it differs from "probability" in name."""
+    """Logits where a score is no probability; of the probabilities, which does not matter here."""
     for prediction in predictions:
         scores = () if prediction is None else [a["score"] for a in prediction.n_best]
         if any(score is not None and not 0 <= score <= 1 for score in scores):
@@ -357,7 +359,7 @@ def _calibrate(
     na: Sequence[float | None],
     has_answer: Sequence[bool],
 ) -> dict[str, Reliability]:
-    found = {}
+    found: dict[str, Reliability] = {}
     no_answer = [not answerable for answerable in has_answer]
     for name, probability, right in (
         ("answer", confidence, scores.exact),
@@ -365,5 +367,5 @@ def _calibrate(
     ):
         known = [(p, r) for p, r in zip(probability, right, strict=True) if p is not None]
         if known and all(0 <= p <= 1 for p, _ in known):
-            found[name] = reliability(*zip(*known, strict=True))
+            found[name] = reliability([p for p, _ in known], [r for _, r in known])
     return found

@@ -48,7 +48,7 @@ _SQUAD_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CHINESE = re.compile("([\u4e00-\u9fa5])")
 
 
-def normalizer(name: str = "squad", language: str | None = None) -> Callable[[str], str]:
+def make_normalizer(name: str = "squad", language: str | None = None) -> Callable[[str], str]:
     """The function that brings an answer into the form in which answers are compared.
 
     Args:
@@ -61,11 +61,11 @@ def normalizer(name: str = "squad", language: str | None = None) -> Callable[[st
         ValueError: an unknown name or language, or a language with "squad", which has none.
 
     Example:
-        >>> normalizer()("The  U.S. Army!")
+        >>> make_normalizer()("The  U.S. Army!")
         'us army'
-        >>> normalizer("mlqa", "de")("Das «Haus» am See")
+        >>> make_normalizer("mlqa", "de")("Das «Haus» am See")
         'haus am see'
-        >>> normalizer("mlqa", "zh")("308分")
+        >>> make_normalizer("mlqa", "zh")("308分")
         '308 分'
     """
     if name not in NORMALIZERS:
@@ -76,16 +76,16 @@ def normalizer(name: str = "squad", language: str | None = None) -> Callable[[st
                 f"the normalizer 'squad' knows no languages; got language={language!r}: leave it "
                 "out, or choose the normalizer 'mlqa'"
             )
-        return _make_normalizer(_SQUAD_PUNCTUATION, _ARTICLES["en"])
+        return _normalizer(_SQUAD_PUNCTUATION, _ARTICLES["en"])
     if language not in LANGUAGES:
         raise ValueError(
             f"the normalizer 'mlqa' needs one of its languages, {', '.join(LANGUAGES)}; got "
             f"language={language!r}"
         )
-    return _make_normalizer(_mlqa_punctuation(), _ARTICLES.get(language), language == "zh")
+    return _normalizer(_mlqa_punctuation(), _ARTICLES.get(language), language == "zh")
 
 
-def _make_normalizer(
+def _normalizer(
     punctuation: dict[int, int | None], articles: str | None, characters: bool = False
 ) -> Callable[[str], str]:
     pattern = re.compile(articles or r"(?!)")
@@ -108,7 +108,7 @@ def _mlqa_punctuation() -> dict[int, int | None]:
 class Scores(NamedTuple):
     """Scores of Q questions between 0 and 1, as the numbers that the scripts add up."""
 
-    exact: list[int]
+    exact: list[float]
     f1: list[float]
 
 
@@ -123,14 +123,14 @@ def score_answers(
     Args:
         predictions: Q answers; None for a question without a prediction, which scores 0.
         golds: Q collections of gold answers; under "2.0" an empty one is an unanswerable question.
-        normalize: from `normalizer`.
+        normalize: from `make_normalizer`.
         rules: whose definitions.
 
     Raises:
         ValueError: a question without gold answers, under "1.1".
 
     Example:
-        >>> score_answers(["the Seine", ""], [["Seine", "River Seine"], []], normalizer())
+        >>> score_answers(["the Seine", ""], [["Seine", "River Seine"], []], make_normalizer())
         Scores(exact=[1, 1], f1=[1.0, 1])
     """
     if rules == "1.1":
@@ -140,33 +140,21 @@ def score_answers(
                     f"question {i} has no gold answer, and the rules of SQuAD 1.1 have no place for "
                     "unanswerable questions; use rules='2.0'"
                 )
-    normalized = _Memo(normalize)
     token_f1 = _f1_of_1 if rules == "1.1" else _f1_of_2
-    exact: list[int] = []
+    exact: list[float] = []
     f1: list[float] = []
     for prediction, gold in zip(predictions, golds, strict=True):
         if prediction is None:
             exact.append(0)
             f1.append(0)
             continue
-        mine = normalized[prediction]
-        texts = [normalized[text] for text in gold]
+        mine = normalize(prediction)
+        texts = [normalize(text) for text in gold]
         if rules == "2.0":
             texts = [text for text in texts if text] or [""]
         exact.append(int(mine in texts))
         f1.append(max(token_f1(mine, text) for text in dict.fromkeys(texts)))
     return Scores(exact, f1)
-
-
-class _Memo(dict[str, str]):
-    """What ``function`` makes of a text; most texts come several times."""
-
-    def __init__(self, function: Callable[[str], str]) -> None:
-        self._function = function
-
-    def __missing__(self, text: str) -> str:
-        value = self[text] = self._function(text)
-        return value
 
 
 def _f1_of_1(prediction: str, gold: str) -> float:
@@ -222,12 +210,12 @@ def _percent_1(values: Sequence[float]) -> float:
 
 
 def apply_threshold(
-    scores: Sequence[float], na_prob: Sequence[float], has_answer: Sequence[bool], threshold: float
+    scores: Sequence[float], over: Sequence[bool], has_answer: Sequence[bool]
 ) -> list[float]:
-    """Scores with the empty answer in place of each prediction whose ``na_prob`` is above it."""
+    """The scores with those of the empty answer in place of each that is ``over`` the threshold."""
     return [
-        float(not answerable) if p > threshold else score
-        for score, p, answerable in zip(scores, na_prob, has_answer, strict=True)
+        float(not answerable) if is_over else score
+        for score, is_over, answerable in zip(scores, over, has_answer, strict=True)
     ]
 
 
@@ -254,7 +242,10 @@ class ThresholdCurve(NamedTuple):
 
 
 def threshold_curve(
-    scores: Sequence[float], na_prob: Sequence[float], has_answer: Sequence[bool], empty: Sequence[bool]
+    scores: Sequence[float],
+    na_prob: Sequence[float],
+    has_answer: Sequence[bool],
+    empty: Sequence[bool],
 ) -> ThresholdCurve:
     """Sweep the threshold on the no-answer probability over Q questions.
 

@@ -225,9 +225,7 @@ class QuestionAnsweringPipeline:
         return everything[0] if len(examples) == 1 else everything
 
 
-def _examples(
-    inputs: tuple[Any, ...], question: Any, context: Any
-) -> list[Pair] | Iterator[Pair]:
+def _examples(inputs: tuple[Any, ...], question: Any, context: Any) -> list[Pair] | Iterator[Pair]:
     """The examples of a call: a list, or an iterator where the caller gave something to stream."""
     if not inputs:
         return _pair_up(question, context)

@@ -89,7 +89,7 @@ class Reliability(NamedTuple):
 
     Attributes:
         edges: [B + 1] of the bins; a bin holds its upper edge, the first one 0 as well.
-        count: [B] predictions in the bin.
+        total: [B] predictions in the bin.
         confidence: [B] their mean confidence; NaN where there are none.
         accuracy: [B] the share of them that is right; NaN where there are none.
         ece: expected calibration error, the mean of |accuracy - confidence| over all predictions by
@@ -97,7 +97,7 @@ class Reliability(NamedTuple):
     """
 
     edges: Floats
-    count: npt.NDArray[np.int64]
+    total: npt.NDArray[np.int64]
     confidence: Floats
     accuracy: Floats
     ece: float

@@ -19,7 +19,20 @@ ARTICLES = {
     "es": ["un", "una", "unos", "unas", "el", "la", "los", "las"],
     "hi": [],
     "vi": ["của", "là", "cái", "chiếc", "những"],
-    "de": "ein eine einen einem eines einer der die das den dem des".split(),
+    "de": [
+        "ein",
+        "eine",
+        "einen",
+        "einem",
+        "eines",
+        "einer",
+        "der",
+        "die",
+        "das",
+        "den",
+        "dem",
+        "des",
+    ],
     "zh": [],
 }
 
@@ -78,10 +91,12 @@ def score_2(prediction: str, golds: list[str], normalize: Normalize) -> tuple[in
     """Exact match and F1 under SQuAD 2.0."""
     golds = [gold for gold in golds if normalize(gold)] or [""]
     mine = normalize(prediction)
-    f1s = []
-    for gold in map(normalize, golds):
-        f1s.append(overlap_f1(mine, gold) if mine and gold else int(mine == gold))
-    return max(int(mine == normalize(gold)) for gold in golds), max(f1s)
+    exact = [int(mine == normalize(gold)) for gold in golds]
+    f1 = [
+        overlap_f1(mine, gold) if mine and gold else int(mine == gold)
+        for gold in map(normalize, golds)
+    ]
+    return max(exact), max(f1)
 
 
 def questions(data: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -44,11 +44,13 @@ print([name for name in {HEAVY} if name in sys.modules])
 def test_public_names() -> None:
     assert qa_fast.__all__ == [
         "Columns",
+        "Evaluation",
         "Example",
         "Prediction",
         "Spans",
         "__version__",
         "decode_spans",
+        "evaluate",
         "pipeline",
         "read_examples",
         "read_predictions",
@@ -127,6 +129,9 @@ def test_layers() -> None:
         ["datasets"],
         ["answers"],
         ["predictions"],
+        ["metrics"],
+        ["statistics", "breakdown"],
+        ["evaluation"],
         ["engine"],
         ["pipeline"],
         ["cli"],
