@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, inf
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -30,6 +30,23 @@ class Answer(TypedDict):
     answer: str
 
 
+class Reading(NamedTuple):
+    """What reading one question's context gave.
+
+    Attributes:
+        answers: at most ``top_k`` answers, best first (the n-best list); empty only where the model
+            rules out every span.
+        null_score: score of "not answerable", the minimum over the question's chunks: a
+            probability, or a sum of two logits under ``scoring="logit"``. None where the tokenizer
+            adds no [CLS].
+        chunks: the parts that the context was read in, at least 1.
+    """
+
+    answers: list[Answer]
+    null_score: float | None
+    chunks: int
+
+
 def candidate_count(top_k: int, align_to_words: bool) -> int:
     """Spans to decode for ``top_k`` answers: more where several spans can become the same words.
 
@@ -38,7 +55,7 @@ def candidate_count(top_k: int, align_to_words: bool) -> int:
     return 2 * top_k + 10 if align_to_words else top_k
 
 
-def make_answers(
+def make_readings(
     chunks: Chunks,
     contexts: Sequence[str],
     spans: Spans,
@@ -47,8 +64,8 @@ def make_answers(
     top_k: int,
     align_to_words: bool,
     handle_impossible_answer: bool,
-) -> list[list[Answer]]:
-    """The ``top_k`` answers of each of Q questions, best first; fewer where there are no more.
+) -> list[Reading]:
+    """The readings of Q questions: of each the ``top_k`` best answers, fewer where there are no more.
 
     With ``scoring="probability"`` the rows of ``spans`` are chunks, and answers with the same text
     (but for case), wherever they stand, become one: the first of them, with the sum of their
@@ -101,15 +118,23 @@ def make_answers(
             elif merge:
                 answer["score"] += p
 
-    answers = [list(by_key.values()) for by_key in found]
-    if handle_impossible_answer:
-        null_score = np.full(questions, np.inf)
-        np.minimum.at(null_score, row_question, spans.null_score.double().numpy())
-        for null, mine in zip(null_score.tolist(), answers, strict=True):
-            if null > -inf:  # -inf: no [CLS]
-                null = null if scoring == "logit" else exp(null)
-                mine.append(Answer(score=null, start=0, end=0, answer=""))
-    return [sorted(mine, key=lambda a: a["score"], reverse=True)[:top_k] for mine in answers]
+    lowest_null = np.full(questions, np.inf)
+    # fmin: a question with NaN logits has a NaN score.
+    np.fmin.at(lowest_null, row_question, spans.null_score.double().numpy())
+    readings = []
+    for by_key, null, count in zip(
+        found,
+        lowest_null.tolist(),
+        np.bincount(chunks.question_id, minlength=questions).tolist(),
+        strict=True,
+    ):
+        mine = list(by_key.values())
+        null_score = None if null == -inf else null if scoring == "logit" else exp(null)
+        if handle_impossible_answer and null_score is not None:
+            mine.append(Answer(score=null_score, start=0, end=0, answer=""))
+        mine.sort(key=lambda answer: answer["score"], reverse=True)
+        readings.append(Reading(mine[:top_k], null_score, count))
+    return readings
 
 
 def char_range(

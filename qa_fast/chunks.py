@@ -15,9 +15,12 @@ as in Transformers' question-answering pipeline.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +33,7 @@ Int64 = npt.NDArray[np.int64]
 
 DEFAULT_MAX_SEQ_LEN = 384
 DEFAULT_DOC_STRIDE = 128
+CACHED_TOKENS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,21 @@ class Chunks:
         return len(self.length)
 
 
+class ExampleError(ValueError):
+    """An example that cannot be answered; the message says which one and why.
+
+    Attributes:
+        item: the example's number in the stream, from 0.
+    """
+
+    def __init__(self, item: int, message: str) -> None:
+        super().__init__(message)
+        self.item = item
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.item, str(self))
+
+
 def make_chunks(
     tokenizer: Any,
     questions: Sequence[str],
@@ -81,19 +100,11 @@ def make_chunks(
 ) -> Chunks:
     """Tokenize pairs of a question and a context into chunks of at most ``max_seq_len`` tokens.
 
-    Args:
-        tokenizer: a fast tokenizer of Transformers (``PreTrainedTokenizerFast``).
-        questions: Q questions, at least one.
-        contexts: Q contexts; repeated ones are tokenized once.
-        max_seq_len: most tokens in a chunk, special tokens and question included.
-        doc_stride: context tokens that consecutive chunks share; None for
-            ``min(max_seq_len // 2, 128)``.
-        max_question_len: cut questions to that many tokens; None never cuts one.
-        first_item: number of the first pair, for error messages.
+    The arguments are those of `Chunker` and `Chunker.cut`.
 
     Raises:
-        ValueError: a text that is empty, not valid Unicode or has no tokens; a question that leaves
-            no room for its context; a number out of range; a tokenizer that is not a fast one.
+        ExampleError: the first pair that cannot be used.
+        ValueError: a number out of range; a tokenizer that is not a fast one.
 
     Example:
         >>> from transformers import AutoTokenizer
@@ -102,44 +113,203 @@ def make_chunks(
         >>> chunks.length, chunks.context, chunks.null_position             # doctest: +SKIP
         (array([9], dtype=int32), array([[4, 8]], dtype=int32), array([0], dtype=int32))
     """
-    if doc_stride is None:
-        doc_stride = default_doc_stride(max_seq_len)
-    if not 0 <= doc_stride < max_seq_len:
-        raise ValueError(
-            f"doc_stride must be at least 0 and smaller than max_seq_len ({max_seq_len}); "
-            f"got {doc_stride}"
-        )
-    backend = _backend(tokenizer)
-    names = [f"question {first_item + i}" for i in range(len(questions))]
-    question_of, question_encodings = _encode(backend, questions, names)
-    names = [f"context {first_item + i}" for i in range(len(contexts))]
-    context_of, context_encodings = _encode(backend, contexts, names)
-    layout = _Layout.of(tokenizer, backend, questions[0])
+    chunks, errors = Chunker(tokenizer).cut(
+        questions,
+        contexts,
+        max_seq_len=max_seq_len,
+        doc_stride=doc_stride,
+        max_question_len=max_question_len,
+        first_item=first_item,
+    )
+    if errors:
+        raise errors[0]
+    return chunks
 
+
+class Chunker:
+    """Cuts pairs of a question and a context into chunks, and remembers the last contexts.
+
+    Questions about one context follow each other in most data sets, though not always within one
+    call. Several threads may share a chunker.
+
+    Args:
+        tokenizer: a fast tokenizer of Transformers (``PreTrainedTokenizerFast``). A copy of it is
+            used, so that nobody else can switch on its truncation meanwhile.
+        cached_tokens: tokens of contexts to remember (about 100 bytes each); the last context is
+            kept however long it is.
+
+    Raises:
+        ValueError: a tokenizer that is not a fast one.
+    """
+
+    def __init__(self, tokenizer: Any, *, cached_tokens: int = CACHED_TOKENS) -> None:
+        self._backend = _backend(tokenizer)
+        self._layout = _Layout.of(tokenizer, self._backend)
+        self._cached_tokens = cached_tokens
+        self._cache: OrderedDict[str, _Text] = OrderedDict()
+        self._lock = Lock()
+
+    def cut(
+        self,
+        questions: Sequence[str],
+        contexts: Sequence[str],
+        *,
+        max_seq_len: int = DEFAULT_MAX_SEQ_LEN,
+        doc_stride: int | None = None,
+        max_question_len: int | None = None,
+        first_item: int = 0,
+    ) -> tuple[Chunks, list[ExampleError]]:
+        """Chunks of at most ``max_seq_len`` tokens of all pairs that can be used.
+
+        Args:
+            questions: questions.
+            contexts: as many contexts; repeated ones are tokenized once.
+            max_seq_len: most tokens in a chunk, special tokens and question included.
+            doc_stride: context tokens that consecutive chunks share; None for
+                ``min(max_seq_len // 2, 128)``.
+            max_question_len: cut questions to that many tokens; None never cuts one.
+            first_item: number of the first pair, for errors.
+
+        Returns:
+            The chunks, and an error for each pair that is left out, in order: a text that is empty,
+            not a string, not valid Unicode or without tokens, or a question too long to leave room
+            for its context.
+
+        Raises:
+            ValueError: a ``doc_stride`` that does not go with ``max_seq_len``.
+        """
+        if doc_stride is None:
+            doc_stride = default_doc_stride(max_seq_len)
+        if not 0 <= doc_stride < max_seq_len:
+            raise ValueError(
+                f"doc_stride must be at least 0 and smaller than max_seq_len ({max_seq_len}); "
+                f"got {doc_stride}"
+            )
+        problems: dict[int, str] = {}
+        for i, pair in enumerate(zip(questions, contexts, strict=True)):
+            for kind, text in zip(("question", "context"), pair, strict=True):
+                problem = text_problem(text)
+                if problem:
+                    problems.setdefault(i, f"{kind} {first_item + i} {problem}")
+        kept = [i for i in range(len(questions)) if i not in problems]
+        question_of, question_texts = self._encode(questions, kept, self._encode_questions)
+        context_of, context_texts = self._encode(contexts, kept, self._encode_contexts)
+
+        question_len = _lengths(question_texts)[question_of]
+        context_len = _lengths(context_texts)[context_of]
+        for nth in np.flatnonzero((question_len == 0) | (context_len == 0)).tolist():
+            i = kept[nth]
+            kind, text = (
+                ("context", contexts[i]) if question_len[nth] else ("question", questions[i])
+            )
+            problems[i] = (
+                f"{kind} {first_item + i} has no tokens: the tokenizer drops all of its "
+                f"characters ({text[:40]!r})"
+            )
+        if max_question_len is not None:
+            question_len = np.minimum(question_len, max_question_len)
+        room = max_seq_len - self._layout.special_count - question_len
+        # A context that does not fit whole needs more room per chunk than chunks share.
+        for nth in np.flatnonzero((context_len > room) & (room <= doc_stride)).tolist():
+            fits = max(int(question_len[nth] + room[nth]) - doc_stride - 1, 0)
+            problems.setdefault(
+                kept[nth],
+                f"question {first_item + kept[nth]} is too long: it has {question_len[nth]} tokens, "
+                f"and at most {fits} fit with max_seq_len={max_seq_len} and "
+                f"doc_stride={doc_stride}; raise max_seq_len, lower doc_stride, or set "
+                "max_question_len to cut the question",
+            )
+        usable = np.array([i not in problems for i in kept], bool)
+        chunks = _assemble(
+            self._layout,
+            question_texts,
+            context_texts,
+            question_of[usable],
+            context_of[usable],
+            question_len[usable],
+            room[usable],
+            doc_stride,
+        )
+        errors = [ExampleError(first_item + i, problems[i]) for i in sorted(problems)]
+        return chunks, errors
+
+    def _encode(
+        self,
+        texts: Sequence[str],
+        kept: Sequence[int],
+        encode: Callable[[list[str]], list[_Text]],
+    ) -> tuple[Int64, list[_Text]]:
+        """Tokenize the distinct ones of ``kept`` texts, after each text's index among them."""
+        number: dict[str, int] = {}
+        index = [number.setdefault(texts[i], len(number)) for i in kept]
+        return np.array(index, np.int64), encode(list(number))
+
+    def _encode_questions(self, texts: list[str]) -> list[_Text]:
+        # "fast": without offsets into the text, for which questions have no use.
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [_Text.of(encoding) for encoding in encodings]
+
+    def _encode_contexts(self, texts: list[str]) -> list[_Text]:
+        with self._lock:
+            known = {text: self._cache[text] for text in texts if text in self._cache}
+        missing = [text for text in texts if text not in known]
+        encodings = self._backend.encode_batch(missing, add_special_tokens=False)
+        known.update(zip(missing, map(_Text.of, encodings), strict=True))
+        found = [known[text] for text in texts]
+        with self._lock:
+            for text, encoded in zip(texts, found, strict=True):
+                self._cache[text] = encoded
+                self._cache.move_to_end(text)
+            tokens = sum(len(encoded.ids) for encoded in self._cache.values())
+            while tokens > self._cached_tokens and len(self._cache) > 1:
+                tokens -= len(self._cache.popitem(last=False)[1].ids)
+        return found
+
+
+class _Text(NamedTuple):
+    """A tokenized text."""
+
+    encoding: Encoding
+    ids: Int32
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> _Text:
+        return cls(encoding, np.array(encoding.ids, np.int32))
+
+
+def _assemble(
+    layout: _Layout,
+    question_texts: Sequence[_Text],
+    context_texts: Sequence[_Text],
+    question_of: Int64,
+    context_of: Int64,
+    question_len: Int64,
+    room: Int64,
+    doc_stride: int,
+) -> Chunks:
+    """Chunks of Q pairs, each of the ``question_of``-th question and the ``context_of``-th context.
+
+    ``question_len`` and ``room`` are the tokens that each pair has for its question and its context.
+    """
     # How many chunks each question needs, and which part of its context each of them takes.
-    question_len = _lengths(question_encodings)[question_of]
-    if max_question_len is not None:
-        question_len = np.minimum(question_len, max_question_len)
-    context_len = _lengths(context_encodings)[context_of]
-    room = max_seq_len - layout.special_count - question_len
-    _check_room(question_len, context_len, room, max_seq_len, doc_stride, first_item)
+    context_len = _lengths(context_texts)[context_of]
     step = np.maximum(room - doc_stride, 1)
     count = 1 + np.maximum(-(-(context_len - room) // step), 0)
-    question_id = np.repeat(np.arange(len(questions)), count)
+    question_id = np.repeat(np.arange(len(count)), count)
     nth = np.arange(len(question_id)) - np.repeat(np.cumsum(count) - count, count)
     context_offset = nth * step[question_id]
     window_len = np.minimum(room[question_id], context_len[question_id] - context_offset)
 
     # A pool of all token ids, and for each chunk the five pieces of it that make the chunk.
     pool, pool_start = _concatenate(
-        [*layout.special_ids, *map(_ids, question_encodings + context_encodings)]
+        [*layout.special_ids, *(text.ids for text in (*question_texts, *context_texts))]
     )
     special_start, question_start, context_start = np.split(
-        pool_start, [3, 3 + len(question_encodings)]
+        pool_start, [3, 3 + len(question_texts)]
     )
     types = [*layout.special_types]
-    types += [np.full(len(e), layout.question_type) for e in question_encodings]
-    types += [np.full(len(e), layout.context_type) for e in context_encodings]
+    types += [np.full(len(text.ids), layout.question_type) for text in question_texts]
+    types += [np.full(len(text.ids), layout.context_type) for text in context_texts]
     pool_types, _ = _concatenate(types)
     special_len = [len(ids) for ids in layout.special_ids]
     text_start = (
@@ -172,7 +342,7 @@ def make_chunks(
         context=_columns(context_position, context_position + window_len).astype(np.int32),
         context_offset=context_offset.astype(np.int32),
         null_position=null_position.astype(np.int32),
-        encodings=[context_encodings[i] for i in context_of],
+        encodings=[context_texts[i].encoding for i in context_of.tolist()],
     )
 
 
@@ -212,8 +382,11 @@ class _Layout:
         return sum(map(len, self.special_ids))
 
     @classmethod
-    def of(cls, tokenizer: Any, backend: Any, text: str) -> _Layout:
-        """Read the layout off a pair of two copies of ``text``, which must have tokens."""
+    def of(cls, tokenizer: Any, backend: Any) -> _Layout:
+        """Read the layout off a pair of two copies of a text that has tokens."""
+        # Any text will do; these are tokens of every tokenizer but the oddest.
+        texts = ("a", "1", "the", *tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
+        text = next(t for t in texts if len(backend.encode(t, add_special_tokens=False)))
         pair = backend.encode(text, text)
         ids, types = np.asarray(pair.ids, np.int32), np.asarray(pair.type_ids, np.int32)
         # -1 for special tokens: they belong to neither text, even where a text spells one out.
@@ -239,81 +412,38 @@ class _Layout:
 
 
 def _backend(tokenizer: Any) -> Any:
-    """The Rust tokenizer, set to neither truncate nor pad (Transformers sets both at each call)."""
+    """A copy of the Rust tokenizer that neither truncates nor pads."""
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
             f"{type(tokenizer).__name__} is not a fast tokenizer, and only fast ones know which "
             "characters a token stands for; load it with AutoTokenizer.from_pretrained(..., "
             "use_fast=True)"
         )
-    backend = tokenizer.backend_tokenizer
-    if backend.truncation is not None:
-        backend.no_truncation()
-    if backend.padding is not None:
-        backend.no_padding()
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
     return backend
 
 
-def _encode(
-    backend: Any, texts: Sequence[str], names: Sequence[str]
-) -> tuple[Int64, list[Encoding]]:
-    """Tokenize the distinct ``texts``; returns the encodings, after each text's index in them."""
-    for text, name in zip(texts, names, strict=True):
-        check_text(text, name)
-    number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    encodings = backend.encode_batch(list(number), add_special_tokens=False)
-    for text, name in zip(texts, names, strict=True):
-        if not len(encodings[number[text]]):
-            raise ValueError(
-                f"{name} has no tokens: the tokenizer drops all of its characters ({text[:40]!r})"
-            )
-    return np.array([number[text] for text in texts], np.int64), encodings
-
-
-def check_text(text: object, name: str) -> None:
-    """Raise a ValueError that calls ``text`` by its ``name`` unless it can be tokenized."""
+def text_problem(text: object) -> str | None:
+    """Why ``text`` cannot be tokenized, worded to follow its name; None where it can."""
     if not isinstance(text, str):
-        raise ValueError(f"{name} must be a string; got {type(text).__name__}")
+        return f"must be a string; got {type(text).__name__}"
     if not text or text.isspace():
-        raise ValueError(f"{name} is empty{' but for spaces' if text else ''}; give it some text")
+        return f"is empty{' but for spaces' if text else ''}; give it some text"
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{name} is not valid Unicode: character {error.start} is half of a surrogate "
-                "pair; mend it with "
-                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
-            ) from None
+            return (
+                f"is not valid Unicode: character {error.start} is half of a surrogate pair; mend "
+                "it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+            )
+    return None
 
 
-def _check_room(
-    question_len: Int64,
-    context_len: Int64,
-    room: Int64,
-    max_seq_len: int,
-    doc_stride: int,
-    first_item: int,
-) -> None:
-    """A context that does not fit whole needs more room per chunk than chunks share."""
-    tight = (context_len > room) & (room <= doc_stride)
-    if tight.any():
-        item = int(np.argmax(tight))
-        length = int(question_len[item])
-        fits = max(length + int(room[item]) - doc_stride - 1, 0)
-        raise ValueError(
-            f"question {first_item + item} is too long: it has {length} tokens, and at most {fits} "
-            f"fit with max_seq_len={max_seq_len} and doc_stride={doc_stride}; raise max_seq_len, "
-            "lower doc_stride, or set max_question_len to cut the question"
-        )
-
-
-def _ids(encoding: Encoding) -> Int32:
-    return np.array(encoding.ids, np.int32)
-
-
-def _lengths(encodings: Iterable[Encoding]) -> Int64:
-    return np.array([len(encoding) for encoding in encodings], np.int64)
+def _lengths(texts: Iterable[_Text]) -> Int64:
+    return np.array([len(text.ids) for text in texts], np.int64)
 
 
 def _concatenate(arrays: Sequence[npt.NDArray[Any]]) -> tuple[Int32, Int64]:

@@ -10,22 +10,28 @@ changes no answer.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .answers import Answer, candidate_count, make_answers
-from .chunks import Chunks, check_text, default_max_seq_len, make_chunks
+from .answers import Reading, candidate_count, make_readings
+from .chunks import Chunker, Chunks, ExampleError, default_max_seq_len
 from .spans import Scoring, Spans, decode_spans
 
 Pair = tuple[str, str]
 """A question and its context."""
+
+ErrorHandling = Literal["raise", "return"]
+
+STAGES = ("tokenize", "plan", "forward", "decode", "map")
 
 WINDOW_QUESTIONS = 256
 WINDOW_CHARACTERS = 1 << 22
@@ -74,6 +80,28 @@ class Options:
             raise ValueError(f"scoring must be one of {names}; got {self.scoring!r}")
 
 
+@dataclass(slots=True)
+class Stats:
+    """What an engine has done since it was made, or since its ``stats`` were replaced by new ones.
+
+    Attributes:
+        seconds: per stage the time spent in it: "tokenize" (chunks made from texts), "plan"
+            (batches), "forward" (the model), "decode" (spans) and "map" (answers).
+        questions: pairs read, those with an error included.
+        chunks: rows that the model read.
+        tokens: tokens in them.
+        padded_tokens: the same with the padding of the batches.
+        batches: calls of the model.
+    """
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    questions: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    batches: int = 0
+
+
 class Engine:
     """A question answering model and its tokenizer, ready to answer streams of questions.
 
@@ -95,9 +123,12 @@ class Engine:
     Example:
         >>> import qa_fast
         >>> engine = qa_fast.pipeline().engine
-        >>> for answers in engine.answer([("Who wrote it?", "Ada wrote the note.")], Options()):
-        ...     print(answers[0]["answer"])
+        >>> for reading in engine.read([("Who wrote it?", "Ada wrote the note.")], Options()):
+        ...     print(reading.answers[0]["answer"])
         Ada
+
+    Attributes:
+        stats: counters; set ``engine.stats = Stats()`` to count anew.
     """
 
     def __init__(
@@ -122,55 +153,112 @@ class Engine:
             self.device.type, BATCH_TOKENS["other"]
         )
         self.position_limit = position_limit(model)
+        self.stats = Stats()
+        self._chunker = Chunker(tokenizer)
         self._accepted = _accepted_arguments(model, tokenizer)
         config = getattr(model, "config", None)
         pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
         self._pad_id = next(pad for pad in pads if pad is not None)
 
-    def answer(
-        self, examples: Iterable[Pair], options: Options, *, batch_size: int | None = None
-    ) -> Iterator[list[Answer]]:
-        """Answer each example in turn, reading ``examples`` only as far as the current window.
+    def read(
+        self,
+        pairs: Iterable[Pair],
+        options: Options,
+        *,
+        batch_size: int | None = None,
+        errors: ErrorHandling = "raise",
+    ) -> Iterator[Reading | ExampleError]:
+        """Read each pair in turn, taking ``pairs`` only as far as the current window.
 
         Args:
-            examples: pairs of a question and a context, in any iterable.
+            pairs: a question and a context each, in any iterable.
             options: what to return.
             batch_size: in place of the engine's.
+            errors: "raise" the error of a pair that cannot be answered when its turn comes, after
+                the readings of the pairs before it; or "return" it in place of its reading, and go
+                on.
 
         Yields:
-            Per example its answers, best first; empty only where the model rules out every span.
+            Per pair its reading, or its `ExampleError`: bad text, a question too long, logits that
+            are not finite.
 
         Raises:
-            ValueError: an example or an option that cannot be used, or a model whose output cannot.
-                The message names the example by its number, from 0.
+            ExampleError: with ``errors="raise"``.
+            ValueError: an option that cannot be used, or a model whose output cannot.
+
+        Example:
+            >>> import qa_fast
+            >>> engine = qa_fast.pipeline().engine
+            >>> pairs = [("Who wrote it?", "Ada wrote it."), ("Who?", "")]
+            >>> [type(x).__name__ for x in engine.read(pairs, Options(), errors="return")]
+            ['Reading', 'ExampleError']
         """
         if batch_size is not None:
             check_count("batch_size", batch_size)
-        max_seq_len = self._max_seq_len(options)
+        if errors not in get_args(ErrorHandling):
+            names = " or ".join(map(repr, get_args(ErrorHandling)))
+            raise ValueError(f"errors must be {names}; got {errors!r}")
+        cut = partial(
+            self._chunker.cut,
+            max_seq_len=self._max_seq_len(options),
+            doc_stride=options.doc_stride,
+            max_question_len=options.max_question_len,
+        )
+        return self._read(pairs, cut, options, batch_size, errors == "raise")
+
+    def _read(
+        self,
+        pairs: Iterable[Pair],
+        cut: Callable[..., tuple[Chunks, list[ExampleError]]],
+        options: Options,
+        batch_size: int | None,
+        strict: bool,
+    ) -> Iterator[Reading | ExampleError]:
         first_item = 0
-        for window in _windows(examples):
+        for window in _windows(pairs):
             questions, contexts = zip(*window, strict=True)
-            chunks = make_chunks(
-                self.tokenizer,
-                questions,
-                contexts,
-                max_seq_len=max_seq_len,
-                doc_stride=options.doc_stride,
-                max_question_len=options.max_question_len,
-                first_item=first_item,
-            )
-            spans = self._decode(chunks, *self._forward(chunks, batch_size), options)
-            _check_finite(chunks, spans, options, questions, first_item)
-            yield from make_answers(
-                chunks,
-                contexts,
-                spans,
-                scoring=options.scoring,
-                top_k=options.top_k,
-                align_to_words=options.align_to_words,
-                handle_impossible_answer=options.handle_impossible_answer,
-            )
+            with self._timed("tokenize"):
+                chunks, found = cut(questions, contexts, first_item=first_item)
+            results: dict[int, Reading | ExampleError] = {e.item - first_item: e for e in found}
+            kept = [i for i in range(len(window)) if i not in results]
+            if kept:
+                logits = self._forward(chunks, batch_size)
+                with self._timed("decode"):
+                    spans = self._decode(chunks, *logits, options)
+                with self._timed("map"):
+                    readings = make_readings(
+                        chunks,
+                        [contexts[i] for i in kept],
+                        spans,
+                        scoring=options.scoring,
+                        top_k=options.top_k,
+                        align_to_words=options.align_to_words,
+                        handle_impossible_answer=options.handle_impossible_answer,
+                    )
+                results.update(zip(kept, readings, strict=True))
+                for nth in _nonfinite(chunks, spans, options):
+                    i = kept[nth]
+                    results[i] = ExampleError(
+                        first_item + i,
+                        "the model gave NaN or infinite logits for question "
+                        f"{first_item + i} ({questions[i][:60]!r}); try dtype='float32', and see "
+                        "that the weights are sound",
+                    )
+            self.stats.questions += len(window)
+            for i in range(len(window)):
+                result = results[i]
+                if strict and isinstance(result, ExampleError):
+                    raise result
+                yield result
             first_item += len(window)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begin = perf_counter()
+        try:
+            yield
+        finally:
+            self.stats.seconds[stage] += perf_counter() - begin
 
     def _max_seq_len(self, options: Options) -> int:
         limit = self.position_limit
@@ -187,7 +275,10 @@ class Engine:
         self, chunks: Chunks, batch_size: int | None
     ) -> tuple[Tensor, Tensor, npt.NDArray[np.int64]]:
         """Start and end logits of all chunks, flat float32, and the offset of each chunk's row."""
-        batches = plan_batches(chunks.length, self.max_batch_tokens, batch_size or self.batch_size)
+        with self._timed("plan"):
+            batches = plan_batches(
+                chunks.length, self.max_batch_tokens, batch_size or self.batch_size
+            )
         # A batch's logits are stored as they come, padding included: the decoder finds each row by
         # its offset and reads only the context, so nothing has to be cut out or sorted back.
         widths = [int(chunks.length[rows].max()) for rows in batches]
@@ -195,7 +286,11 @@ class Engine:
         row_offset = np.empty(len(chunks), np.int64)
         start, end = (torch.empty(sum(sizes), device=self.device) for _ in range(2))
         done = 0
-        with torch.inference_mode(), _eval_mode(self.model):
+        self.stats.chunks += len(chunks)
+        self.stats.tokens += int(chunks.length.sum())
+        self.stats.padded_tokens += sum(sizes)
+        self.stats.batches += len(batches)
+        with self._timed("forward"), torch.inference_mode(), _eval_mode(self.model):
             for rows, width, size in zip(batches, widths, sizes, strict=True):
                 row_offset[rows] = done + np.arange(len(rows)) * width
                 output = self.model(**self._inputs(chunks, rows, width))
@@ -311,15 +406,13 @@ def check_count(name: str, value: object, least: int = 1) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
 
 
-def _windows(examples: Iterable[Pair]) -> Iterator[list[Pair]]:
-    """Consecutive examples, as many at a time as are worth working on together."""
+def _windows(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+    """Consecutive pairs, as many at a time as are worth working on together."""
     window: list[Pair] = []
-    characters = item = 0
-    for item, (question, context) in enumerate(examples):
-        check_text(question, f"question {item}")
-        check_text(context, f"context {item}")
+    characters = 0
+    for question, context in pairs:
         window.append((question, context))
-        characters += len(question) + len(context)
+        characters += sum(len(text) for text in (question, context) if isinstance(text, str))
         if len(window) == WINDOW_QUESTIONS or characters >= WINDOW_CHARACTERS:
             yield window
             window, characters = [], 0
@@ -424,14 +517,8 @@ def _logits(output: Any, model: Any, shape: tuple[int, int]) -> tuple[Tensor, Te
     return start, end
 
 
-def _check_finite(
-    chunks: Chunks, spans: Spans, options: Options, questions: Sequence[str], first_item: int
-) -> None:
-    rows = spans.nonfinite.nonzero()
-    if len(rows):
-        row = int(rows[0])
-        item = int(chunks.question_id[row]) if options.scoring == "probability" else row
-        raise ValueError(
-            f"the model gave NaN or infinite logits for question {first_item + item} "
-            f"({questions[item][:60]!r}); try dtype='float32', and see that the weights are sound"
-        )
+def _nonfinite(chunks: Chunks, spans: Spans, options: Options) -> list[int]:
+    """The questions whose logits are not all finite."""
+    (rows,) = np.nonzero(spans.nonfinite.numpy())
+    per_chunk = options.scoring == "probability"
+    return np.unique(chunks.question_id[rows] if per_chunk else rows).tolist()

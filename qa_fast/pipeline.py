@@ -217,12 +217,17 @@ class QuestionAnsweringPipeline:
         given = {name: value for name, value in overrides.items() if value is not None}
         options = replace(self.options, **given)
         examples = _examples(inputs, question, context)
-        answers = self.engine.answer(examples, options, batch_size=batch_size)
-        results = (found[0] if len(found) == 1 else found for found in answers)
+        readings: Any = self.engine.read(examples, options, batch_size=batch_size)
+        results = (_result(reading.answers) for reading in readings)
         if not isinstance(examples, list):
             return results
         everything: list[Result] = list(results)
         return everything[0] if len(examples) == 1 else everything
+
+
+def _result(answers: list[Answer]) -> Result:
+    """A single answer stands for itself, as it always has."""
+    return answers[0] if len(answers) == 1 else answers
 
 
 def _examples(inputs: tuple[Any, ...], question: Any, context: Any) -> list[Pair] | Iterator[Pair]:

@@ -7,7 +7,7 @@ from math import exp, inf, log
 import pytest
 import torch
 
-from qa_fast.answers import candidate_count, char_range, make_answers
+from qa_fast.answers import candidate_count, char_range, make_readings
 from qa_fast.chunks import make_chunks
 from qa_fast.spans import Spans
 
@@ -87,7 +87,7 @@ def merged(**changes):
     at = int(chunks.context[0, 0])
     row = [(log(p), at + t, at + t, 0) for p, t in ((0.3, 1), (0.25, 0), (0.2, 2), (0.1, 4))]
     arguments = {"top_k": 5, **MERGE, **changes}
-    return make_answers(chunks, [CONTEXT], spans_of([row], [log(0.35)]), **arguments)[0]
+    return make_readings(chunks, [CONTEXT], spans_of([row], [log(0.35)]), **arguments)[0].answers
 
 
 def test_the_same_text_is_one_answer_with_the_summed_score() -> None:
@@ -112,7 +112,7 @@ def test_other_scorings_give_a_place_once() -> None:
     at = int(chunks.context[0, 0])
     row = [(-1.0, at, at + 1, 0), (-2.0, at + 1, at + 2, 0), (-3.0, at + 4, at + 4, 0)]
     arguments = {**MERGE, "scoring": "shared", "align_to_words": True}
-    answers = make_answers(chunks, [text], spans_of([row], [0.0]), top_k=3, **arguments)[0]
+    answers = make_readings(chunks, [text], spans_of([row], [0.0]), top_k=3, **arguments)[0].answers
     assert [a["answer"] for a in answers] == ["unflagging", "work"]
     assert [a["score"] for a in answers] == pytest.approx([exp(-1.0), exp(-3.0)])
 
@@ -132,15 +132,17 @@ def test_the_null_score_is_the_least_of_the_chunks() -> None:
     nulls = [-1.0, -5.0] + [-2.0] * (len(chunks) - 2)
     nothing = [[(-inf, -1, -1, -1)]] * len(chunks)
     arguments = {**MERGE, "handle_impossible_answer": True}
-    answers = make_answers(chunks, [context], spans_of(nothing, nulls), top_k=3, **arguments)
-    assert answers == [[{"score": pytest.approx(exp(-5.0)), "start": 0, "end": 0, "answer": ""}]]
+    (reading,) = make_readings(chunks, [context], spans_of(nothing, nulls), top_k=3, **arguments)
+    score = pytest.approx(exp(-5.0))
+    assert reading.answers == [{"score": score, "start": 0, "end": 0, "answer": ""}]
+    assert reading[1:] == (score, len(chunks))
 
 
 def test_fewer_candidates_than_asked_for_are_not_filled_up() -> None:
     chunks = make_chunks(tokenizer_of("bundled"), ["who"], ["Ada"])
     at = int(chunks.context[0, 0])
     spans = spans_of([[(0.0, at, at, 0), (-inf, -1, -1, -1)]], [-inf])
-    assert len(make_answers(chunks, ["Ada"], spans, top_k=2, **MERGE)[0]) == 1
+    assert len(make_readings(chunks, ["Ada"], spans, top_k=2, **MERGE)[0].answers) == 1
 
 
 def test_plain_python_types() -> None:

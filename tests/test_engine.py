@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from dataclasses import replace
 from itertools import count, islice
 from typing import Any
@@ -29,8 +31,9 @@ from transformers import (
 
 from qa_fast import engine as engine_module
 from qa_fast import reference
+from qa_fast.answers import Reading
 from qa_fast.chunks import make_chunks
-from qa_fast.engine import Engine, Options, plan_batches, position_limit
+from qa_fast.engine import Engine, ExampleError, Options, plan_batches, position_limit
 
 from .tiny import tiny_model, tokenizer_of, xquad
 
@@ -107,6 +110,10 @@ MODELS = {
 }
 
 
+def answers_of(engine: Engine, pairs: Any, options: Options) -> list[list[Any]]:
+    return [reading.answers for reading in engine.read(pairs, options)]
+
+
 def same(found: list[list[Any]], expected: list[list[Any]]) -> None:
     """Equal but for the noise of float32 sums, whose order depends on the batch's shape.
 
@@ -130,8 +137,8 @@ def test_model_families_answer_alike_alone_and_in_batches(name: str) -> None:
     model_class, family = MODELS[name]
     tokenizer = tokenizer_of(family)
     model = tiny(model_class, tokenizer)
-    alone = list(Engine(model, tokenizer, batch_size=1).answer(examples(), OPTIONS))
-    together = list(Engine(model, tokenizer, max_batch_tokens=5000).answer(examples(), OPTIONS))
+    alone = answers_of(Engine(model, tokenizer, batch_size=1), examples(), OPTIONS)
+    together = answers_of(Engine(model, tokenizer, max_batch_tokens=5000), examples(), OPTIONS)
     assert all(alone)
     assert sum(map(len, alone)) > 2 * len(alone)
     same(together, alone)
@@ -143,17 +150,17 @@ def test_model_families_answer_alike_alone_and_in_batches(name: str) -> None:
 def test_batches_change_nothing(batch: dict[str, int]) -> None:
     tokenizer = tokenizer_of("wordpiece")
     model = tiny_model(tokenizer)
-    expected = list(Engine(model, tokenizer).answer(examples(), OPTIONS))
-    same(list(Engine(model, tokenizer, **batch).answer(examples(), OPTIONS)), expected)
+    expected = answers_of(Engine(model, tokenizer), examples(), OPTIONS)
+    same(answers_of(Engine(model, tokenizer, **batch), examples(), OPTIONS), expected)
 
 
 def test_order_and_windows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = tokenizer_of("wordpiece")
     engine = Engine(tiny_model(tokenizer), tokenizer)
-    expected = list(engine.answer(examples(), OPTIONS))
-    same(list(engine.answer(examples()[::-1], OPTIONS))[::-1], expected)
+    expected = answers_of(engine, examples(), OPTIONS)
+    same(answers_of(engine, examples()[::-1], OPTIONS)[::-1], expected)
     monkeypatch.setattr(engine_module, "WINDOW_QUESTIONS", 3)
-    same(list(engine.answer(examples(), OPTIONS)), expected)
+    same(answers_of(engine, examples(), OPTIONS), expected)
 
 
 @pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
@@ -164,7 +171,7 @@ def test_answers_are_those_of_the_reference(family: str, scoring: str) -> None:
     model = tiny_model(tokenizer)
     question, context = examples()[4]
     options = replace(OPTIONS, top_k=5, scoring=scoring, align_to_words=False)
-    (answers,) = Engine(model, tokenizer).answer([(question, context)], options)
+    (answers,) = answers_of(Engine(model, tokenizer), [(question, context)], options)
 
     chunks = make_chunks(tokenizer, [question], [context], max_seq_len=128, doc_stride=32)
     assert len(chunks) > 1
@@ -223,7 +230,7 @@ def test_examples_are_read_a_window_at_a_time() -> None:
             taken.append(i)
             yield f"Who is number {i}?", f"Number {i} is Ada."
 
-    answers = engine.answer(endless(), Options())
+    answers = engine.read(endless(), Options())
     assert not taken
     next(answers)
     assert len(taken) == engine_module.WINDOW_QUESTIONS
@@ -239,7 +246,7 @@ def test_long_contexts_make_short_windows(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_nothing_in_nothing_out() -> None:
     tokenizer = tokenizer_of("wordpiece")
-    assert list(Engine(tiny_model(tokenizer), tokenizer).answer([], Options())) == []
+    assert answers_of(Engine(tiny_model(tokenizer), tokenizer), [], Options()) == []
 
 
 @pytest.mark.parametrize(
@@ -284,8 +291,8 @@ class Callable:
 def test_any_callable_with_logits_will_do(wrap: Any) -> None:
     tokenizer = tokenizer_of("wordpiece")
     model = tiny_model(tokenizer)
-    expected = list(Engine(model, tokenizer).answer(examples(), OPTIONS))
-    same(list(Engine(Callable(model, wrap), tokenizer).answer(examples(), OPTIONS)), expected)
+    expected = answers_of(Engine(model, tokenizer), examples(), OPTIONS)
+    same(answers_of(Engine(Callable(model, wrap), tokenizer), examples(), OPTIONS), expected)
 
 
 UNUSABLE = {
@@ -303,7 +310,7 @@ def test_other_outputs_are_refused_by_name(case: str) -> None:
     tokenizer = tokenizer_of("wordpiece")
     engine = Engine(Callable(tiny_model(tokenizer), wrap), tokenizer)
     with pytest.raises(ValueError, match=rf"^Callable .*returned {got}.*ForQuestionAnswering"):
-        list(engine.answer([("Who?", "Ada.")], Options()))
+        answers_of(engine, [("Who?", "Ada.")], Options())
 
 
 @pytest.mark.parametrize(
@@ -320,7 +327,7 @@ def test_models_without_logits_are_refused(model: Any) -> None:
     tokenizer = tokenizer_of("xlnet")
     engine = Engine(model(len(tokenizer)).eval(), tokenizer)
     with pytest.raises(ValueError, match=r"cannot be used: it returned .*start_logits and end_"):
-        list(engine.answer([("Who?", "Ada.")], Options()))
+        answers_of(engine, [("Who?", "Ada.")], Options())
 
 
 @pytest.mark.parametrize("scoring", ["probability", "logit"])
@@ -339,7 +346,7 @@ def test_non_finite_logits_name_the_question(value: float, scoring: Any) -> None
 
     engine = Engine(Callable(model, spoil), tokenizer)
     with pytest.raises(ValueError, match=r"NaN or infinite logits for question 1 \('Who did it\?'"):
-        list(engine.answer(data, Options(scoring=scoring)))
+        answers_of(engine, data, Options(scoring=scoring))
 
 
 def test_errors_count_examples_across_windows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,10 +355,65 @@ def test_errors_count_examples_across_windows(monkeypatch: pytest.MonkeyPatch) -
     engine = Engine(tiny_model(tokenizer), tokenizer)
     data = [("Who?", "Ada.")] * 5
     for bad, message in ((("Who?", ""), "context 5 is empty"), (("Who?", "\x00"), "context 5 has")):
-        answers = engine.answer([*data, bad], Options())
-        assert len(list(islice(answers, 4))) == 4
+        answers = engine.read([*data, bad, *data], Options())
+        assert len(list(islice(answers, 5))) == 5
         with pytest.raises(ValueError, match=message):
             list(answers)
+
+
+BAD_PAIRS = {
+    "empty": ("Who?", ""),
+    "blank": (" ", "Ada."),
+    "not_a_string": ("Who?", None),
+    "surrogate": ("Who?", "Ada \ud83e"),
+    "no_tokens": ("Who?", "\x00"),
+    "too_long": ("Who " * 200, "Ada. " * 200),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_PAIRS)
+def test_an_error_takes_the_place_of_its_reading(bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "WINDOW_QUESTIONS", 4)
+    tokenizer = tokenizer_of("wordpiece")
+    engine = Engine(tiny_model(tokenizer), tokenizer)
+    good = [("Who wrote it?", "It was Ada."), ("Who did?", "Ben did.")]
+    data = [*good, BAD_PAIRS[bad], *good, *[BAD_PAIRS[bad]] * 4, *good]
+    results = list(engine.read(data, OPTIONS, errors="return"))
+    wrong = [2, 5, 6, 7, 8]
+    assert [i for i, x in enumerate(results) if isinstance(x, ExampleError)] == wrong
+    assert [results[i].item for i in wrong] == wrong
+    for i in wrong:
+        assert re.match(rf"(question|context) {i} ", str(results[i]))
+    readings = [x for x in results if not isinstance(x, ExampleError)]
+    assert readings == list(engine.read(good, OPTIONS)) * 3
+    # Raised, it costs no reading before it.
+    stream = engine.read(data, OPTIONS)
+    assert list(islice(stream, 2)) == readings[:2]
+    with pytest.raises(ExampleError) as caught:
+        next(stream)
+    assert caught.value.item == 2
+    assert pickle.loads(pickle.dumps(caught.value)).item == 2
+
+
+def test_stats_count_what_was_done() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    engine = Engine(tiny_model(tokenizer), tokenizer, batch_size=2)
+    data = [("Who wrote it?", "It was Ada."), ("Who?", ""), ("Who?", "Ada. " * 200)]
+    readings = list(engine.read(data, OPTIONS, errors="return"))
+    chunks = make_chunks(
+        tokenizer,
+        ["Who wrote it?", "Who?"],
+        [data[0][1], data[2][1]],
+        max_seq_len=128,
+        doc_stride=32,
+    )
+    stats = engine.stats
+    assert (stats.questions, stats.chunks) == (3, len(chunks))
+    assert stats.tokens == chunks.length.sum()
+    assert stats.padded_tokens >= stats.tokens
+    assert stats.batches == -(-len(chunks) // 2)
+    assert all(seconds > 0 for seconds in stats.seconds.values())
+    assert sum(r.chunks for r in readings if isinstance(r, Reading)) == len(chunks)
 
 
 @pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
@@ -360,7 +422,7 @@ def test_the_null_answer_is_cls(family: str, nulls: int, scoring: Any) -> None:
     tokenizer = tokenizer_of(family)
     options = Options(top_k=100, handle_impossible_answer=True, scoring=scoring)
     engine = Engine(tiny_model(tokenizer), tokenizer)
-    (answers,) = engine.answer([("Who?", "It was Ada Lovelace.")], options)
+    (answers,) = answers_of(engine, [("Who?", "It was Ada Lovelace.")], options)
     assert [answer["answer"] for answer in answers].count("") == nulls
 
 
@@ -378,16 +440,16 @@ def test_dtype(given: torch.dtype, asked: Any, expected: torch.dtype) -> None:
     tokenizer = tokenizer_of("wordpiece")
     engine = Engine(tiny_model(tokenizer).to(given), tokenizer, dtype=asked)
     assert next(engine.model.parameters()).dtype == expected
-    assert len(list(engine.answer(examples()[:3], OPTIONS))) == 3
+    assert len(answers_of(engine, examples()[:3], OPTIONS)) == 3
 
 
 def test_a_model_in_training_answers_without_dropout_and_goes_on_training() -> None:
     tokenizer = tokenizer_of("wordpiece")
     model = tiny_model(tokenizer)
     engine = Engine(model, tokenizer)
-    expected = list(engine.answer(examples(), OPTIONS))
+    expected = answers_of(engine, examples(), OPTIONS)
     model.train()
-    same(list(engine.answer(examples(), OPTIONS)), expected)
+    same(answers_of(engine, examples(), OPTIONS), expected)
     assert model.training
     assert model.bert.training
 
@@ -412,9 +474,9 @@ def test_position_limit(name: str, limit: int | None) -> None:
     # That many tokens are fine, and one more is refused before the model sees it.
     engine = Engine(model, tokenizer_of(family))
     data = [("Who?", "It was Ada. " * 600)]
-    list(engine.answer(data, Options(max_seq_len=limit)))
+    answers_of(engine, data, Options(max_seq_len=limit))
     with pytest.raises(ValueError, match=rf"max_seq_len must be at most {limit}.*got {limit + 1}"):
-        list(engine.answer(data, Options(max_seq_len=limit + 1)))
+        answers_of(engine, data, Options(max_seq_len=limit + 1))
 
 
 BAD_OPTIONS = [

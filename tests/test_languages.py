@@ -45,10 +45,10 @@ def test_answers_are_slices_of_the_context(family: str, language: str, before: s
             options = Options(
                 top_k=5, max_seq_len=256, doc_stride=32, align_to_words=align, scoring=scoring
             )
-            answers = engine_of(family).answer(data, options)
-            for (_, context), mine in zip(data, answers, strict=True):
-                assert 1 <= len(mine) <= 5
-                for answer in mine:
+            readings = engine_of(family).read(data, options)
+            for (_, context), reading in zip(data, readings, strict=True):
+                assert 1 <= len(reading.answers) <= 5
+                for answer in reading.answers:
                     start, end = answer["start"], answer["end"]
                     assert 0 <= start <= end <= len(context)
                     assert context[start:end] == answer["answer"]
