@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .datasets import read_examples as read_examples
     from .evaluation import Evaluation as Evaluation
     from .evaluation import evaluate as evaluate
+    from .notebook import show as show
     from .pipeline import pipeline as pipeline
     from .predictions import Prediction as Prediction
     from .predictions import read_predictions as read_predictions
@@ -45,6 +46,7 @@ _HOME = {
     "pipeline": "pipeline",
     "read_examples": "datasets",
     "read_predictions": "predictions",
+    "show": "notebook",
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "pipeline",
     "read_examples",
     "read_predictions",
+    "show",
 ]
 
 

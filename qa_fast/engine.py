@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,20 @@ STAGES = ("tokenize", "plan", "forward", "decode", "map")
 WINDOW_QUESTIONS = 256
 WINDOW_CHARACTERS = 1 << 22
 BATCH_TOKENS = {"cpu": 2048, "other": 32768}
+
+
+class TokenProbabilities(NamedTuple):
+    """What `Engine.token_probabilities` found for a context of T tokens.
+
+    Attributes:
+        start: [T] the probability that an answer starts at each token.
+        end: [T] that it ends there.
+        characters: [T, 2] the half-open range of characters of each token.
+    """
+
+    start: npt.NDArray[np.float64]
+    end: npt.NDArray[np.float64]
+    characters: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,13 +212,53 @@ class Engine:
         if errors not in get_args(ErrorHandling):
             names = " or ".join(map(repr, get_args(ErrorHandling)))
             raise ValueError(f"errors must be {names}; got {errors!r}")
-        cut = partial(
+        return self._read(pairs, self._cut(options), options, batch_size, errors == "raise")
+
+    def token_probabilities(
+        self, question: str, context: str, options: Options
+    ) -> TokenProbabilities:
+        """How probable it is that an answer starts, or ends, at each token of ``context``.
+
+        Each softmax runs over all chunks of the context and their null positions, as under
+        ``scoring="shared"``. A token that stands in several chunks has its highest probability.
+
+        Args:
+            question: the question.
+            context: the text, of T tokens.
+            options: how it is cut into chunks.
+
+        Raises:
+            ExampleError: a pair that cannot be read.
+        """
+        chunks, errors = self._cut(options)([question], [context])
+        if errors:
+            raise errors[0]
+        *logits, row_offset = self._forward(chunks, None)
+        encoding = chunks.encodings[0]
+        has_null = chunks.null_position >= 0
+        found = []
+        for flat in logits:
+            values = flat.double().cpu().numpy()
+            inside = [
+                values[row + first : row + last]
+                for row, (first, last) in zip(row_offset, chunks.context, strict=True)
+            ]
+            support = np.concatenate([*inside, values[(row_offset + chunks.null_position)[has_null]]])
+            total = np.logaddexp.reduce(support)
+            probability = np.zeros(len(encoding))
+            for offset, part in zip(chunks.context_offset, inside, strict=True):
+                place = probability[offset : offset + len(part)]
+                np.maximum(place, np.exp(part - total), out=place)
+            found.append(probability)
+        return TokenProbabilities(*found, np.array(encoding.offsets))
+
+    def _cut(self, options: Options) -> Callable[..., tuple[Chunks, list[ExampleError]]]:
+        return partial(
             self._chunker.cut,
             max_seq_len=self._max_seq_len(options),
             doc_stride=options.doc_stride,
             max_question_len=options.max_question_len,
         )
-        return self._read(pairs, cut, options, batch_size, errors == "raise")
 
     def _read(
         self,

@@ -109,9 +109,9 @@ def template_text(name: str) -> str:
 
 
 def styles(name: str, selector: str) -> Any:
-    """The colours for what is below ``selector``, the marks in a text, and the file ``name``."""
-    colours = environment().from_string(template_text("colours.css")).render(selector=selector)
-    return _markup("\n".join([colours, template_text("marks.css"), template_text(name)]))
+    """Style sheets for what is below ``selector``: colours, marks in a text, and ``name``."""
+    sheets = (environment().get_template(n) for n in ("colours.css", "marks.css", name))
+    return _markup("\n".join(sheet.render(selector=selector) for sheet in sheets))
 
 
 def _markup(text: str) -> Any:

@@ -54,6 +54,7 @@ def test_public_names() -> None:
         "pipeline",
         "read_examples",
         "read_predictions",
+        "show",
     ]
     assert set(qa_fast.__all__) <= set(dir(qa_fast))
 
