@@ -22,23 +22,27 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .datasets import Columns as Columns
-    from .datasets import Example as Example
     from .datasets import read_examples as read_examples
+    from .manifest import merge as merge
     from .pipeline import pipeline as pipeline
+    from .predict import predict as predict
     from .predictions import Prediction as Prediction
     from .predictions import read_predictions as read_predictions
+    from .rows import Columns as Columns
+    from .rows import Example as Example
     from .spans import Spans as Spans
     from .spans import decode_spans as decode_spans
 
 # Each public name and the module that defines it.
 _HOME = {
-    "Columns": "datasets",
-    "Example": "datasets",
+    "Columns": "rows",
+    "Example": "rows",
     "Prediction": "predictions",
     "Spans": "spans",
     "decode_spans": "spans",
+    "merge": "manifest",
     "pipeline": "pipeline",
+    "predict": "predict",
     "read_examples": "datasets",
     "read_predictions": "predictions",
 }
@@ -50,7 +54,9 @@ __all__ = [
     "Spans",
     "__version__",
     "decode_spans",
+    "merge",
     "pipeline",
+    "predict",
     "read_examples",
     "read_predictions",
 ]
