@@ -22,28 +22,32 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .datasets import Columns as Columns
-    from .datasets import Example as Example
     from .datasets import read_examples as read_examples
     from .evaluation import Evaluation as Evaluation
     from .evaluation import evaluate as evaluate
+    from .manifest import merge as merge
     from .notebook import show as show
     from .pipeline import pipeline as pipeline
+    from .predict import predict as predict
     from .predictions import Prediction as Prediction
     from .predictions import read_predictions as read_predictions
+    from .rows import Columns as Columns
+    from .rows import Example as Example
     from .spans import Spans as Spans
     from .spans import decode_spans as decode_spans
 
 # Each public name and the module that defines it.
 _HOME = {
-    "Columns": "datasets",
+    "Columns": "rows",
     "Evaluation": "evaluation",
-    "Example": "datasets",
+    "Example": "rows",
     "Prediction": "predictions",
     "Spans": "spans",
     "decode_spans": "spans",
     "evaluate": "evaluation",
+    "merge": "manifest",
     "pipeline": "pipeline",
+    "predict": "predict",
     "read_examples": "datasets",
     "read_predictions": "predictions",
     "show": "notebook",
@@ -58,7 +62,9 @@ __all__ = [
     "__version__",
     "decode_spans",
     "evaluate",
+    "merge",
     "pipeline",
+    "predict",
     "read_examples",
     "read_predictions",
     "show",

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from .datasets import Example
 from .metrics import Scores
 from .predictions import Prediction
+from .rows import Example
 
 NO_ANSWER = "no answer"
 _QUESTION_WORD = re.compile(r"\b(what|who|whom|whose|when|where|which|why|how(?: many| much)?)\b")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .datasets import import_pyarrow_parquet
+from .sources import import_pyarrow_parquet
 from .evaluation import CONFIDENCE_LEVEL, Evaluation
 from .statistics import Interval, mcnemar, mean_interval
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 from math import exp, isnan
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 from .breakdown import Group, break_down
-from .datasets import Columns, Example, read_examples
+from .datasets import read_examples
+from .manifest import find_manifests
 from .metrics import (
     PrecisionRecall,
     Rules,
@@ -26,6 +28,8 @@ from .metrics import (
 )
 from .predictions import Prediction, null_odds, read_predictions
 from .predictions import na_prob as na_prob_of
+from .rows import Columns, Example
+from .shards import Output
 from .statistics import RESAMPLES, Interval, Reliability, mean_interval, reliability
 
 if TYPE_CHECKING:
@@ -76,8 +80,9 @@ class Evaluation:
 
 def evaluate(
     data: Any,
-    predictions: Any,
+    predictions: Any = None,
     *,
+    model: Any = None,
     na_prob: Mapping[str, float] | str | Path | None = None,
     na_prob_thresh: float = 1.0,
     normalizer: str = "squad",
@@ -86,6 +91,7 @@ def evaluate(
     scoring: Scoring | None = None,
     columns: Columns | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> Evaluation:
     """Score predictions as the official SQuAD scripts do, and say more about them.
 
@@ -93,6 +99,8 @@ def evaluate(
         data: the questions with their gold answers, in any form that `read_examples` takes.
         predictions: what was predicted: a file or folder that `read_predictions` takes (the official
             ``predictions.json`` is one), a dict from ids to texts, or an iterable of `Prediction`.
+        model: in place of ``predictions``: what is to answer the questions first; a model's name or
+            folder, or what `pipeline` returned.
         na_prob: the no-answer probability of each question by its id, or a JSON file of them: any
             number that is higher where an answer is less likely. None: from the predictions' null
             scores, where all have one.
@@ -105,6 +113,7 @@ def evaluate(
             scores themselves: beyond 0 to 1 they are logits.
         columns: names of the columns of ``data``.
         seed: of the bootstrap.
+        **options: with ``model``: as of `predict`, such as ``handle_impossible_answer=True``.
 
     Raises:
         OSError: a file that cannot be read.
@@ -124,13 +133,23 @@ def evaluate(
         raise ValueError(
             "the rules of SQuAD 1.1 know no unanswerable questions: no na_prob can be used with them"
         )
+    if (predictions is None) == (model is None):
+        both = "neither was given" if model is None else "both were given"
+        raise ValueError(f"either predictions or a model is needed; {both}")
+    if options and model is None:
+        raise ValueError(f"{next(iter(options))} is for a model's answers, and no model was given")
     normalize = cache(make_normalizer(normalizer, language))  # most texts come several times
     notes: list[str] = []
     examples = _read_gold(data, columns, rules)
     has_answer = [bool(example.answers) for example in examples]
+    if model is not None:
+        predictions, run = _answer(examples, model, options)
+    else:
+        run = _record(predictions)
     found = _match(examples, predictions, notes)
     texts = [None if p is None else p.answer for p in found]
-    scoring = scoring or _guess_scoring(found)
+    if scoring is None:
+        scoring = run["settings"]["options"]["scoring"] if run else _guess_scoring(found)
     raw = score_answers(texts, [example.answers or () for example in examples], normalize, rules)
 
     probs = {} if rules == "1.1" else _no_answer(na_prob, found, scoring, notes)
@@ -198,7 +217,7 @@ def evaluate(
                 "seed": seed,
             },
         },
-        run={},
+        run=run,
     )
 
 
@@ -229,6 +248,28 @@ def _read_gold(data: Any, columns: Columns | None, rules: Rules) -> list[Example
                 "know; use those of 2.0"
             )
     return examples
+
+
+def _answer(
+    examples: Sequence[Example], model: Any, options: Mapping[str, Any]
+) -> tuple[list[Prediction], dict[str, Any]]:
+    """What ``model`` answers, and the manifest of its run."""
+    from .predict import predict  # here, because it imports PyTorch
+
+    with TemporaryDirectory() as folder:
+        run = predict(examples, Path(folder) / "predictions.parquet", model=model, **options)
+        return list(read_predictions(run.output)), run.manifest
+
+
+def _record(predictions: Any) -> dict[str, Any]:
+    """The manifest beside a file of predictions, or in a folder of them; {} where there is none."""
+    if not isinstance(predictions, (str, Path)):
+        return {}
+    try:
+        output = Output.of(predictions)
+    except ValueError:  # no name that a run writes to
+        return {}
+    return next(iter(find_manifests(output)), {})
 
 
 def _match(

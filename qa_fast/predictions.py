@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .answers import Answer
-from .datasets import (
+from .sources import (
     begins_json_lines,
     chain_line,
     first_line,
@@ -199,7 +199,7 @@ def parquet_schema() -> pyarrow.Schema:
     import_pyarrow_parquet()
     import pyarrow as pa
 
-    answer = [
+    answer: Any = [
         pa.field("answer", pa.string()),
         pa.field("start", pa.int64()),
         pa.field("end", pa.int64()),
@@ -220,7 +220,11 @@ def to_table(predictions: Iterable[Prediction]) -> pyarrow.Table:
     """The predictions as an Arrow table of the `parquet_schema`."""
     import pyarrow as pa
 
-    return pa.Table.from_pylist([_record(p) for p in predictions], schema=parquet_schema())
+    rows = list(predictions)
+    columns = {
+        column.name: [getattr(row, column.name) for row in rows] for column in fields(Prediction)
+    }
+    return pa.Table.from_pydict(columns, schema=parquet_schema())
 
 
 def write_parquet(predictions: Iterable[Prediction], path: str | Path) -> None:
@@ -235,7 +239,7 @@ def write_jsonl(predictions: Iterable[Prediction], path: str | Path) -> None:
     """Write one JSON object a line, with the fields of `Prediction`."""
     with Path(path).open("w", encoding="utf-8", newline="\n") as file:
         for prediction in predictions:
-            file.write(json.dumps(_record(prediction), ensure_ascii=False) + "\n")
+            file.write(json.dumps(asdict(prediction), ensure_ascii=False) + "\n")
 
 
 def write_run_qa(
@@ -292,10 +296,6 @@ def run_qa_files(path: str | Path) -> list[Path]:
         prefix += "_"
     others = ("nbest_predictions", "null_odds", "na_prob")
     return [path, *(path.with_name(f"{prefix}{name}.json") for name in others)]
-
-
-def _record(prediction: Prediction) -> dict[str, Any]:
-    return asdict(prediction)
 
 
 def _n_best_entries(prediction: Prediction, scoring: Scoring) -> list[dict[str, object]]:

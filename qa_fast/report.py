@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,21 +226,23 @@ def _plots(evaluation: Evaluation) -> list[dict[str, str]]:
 def _stages(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Seconds and rate of each stage of the prediction run, over all its sessions."""
     sessions = run.get("sessions", [])
-    seconds: dict[str, float] = {}
-    for name, spent in chain.from_iterable(s.get("seconds", {}).items() for s in sessions):
-        seconds[name] = seconds.get(name, 0.0) + spent
-    total = sum(seconds.values())
+    total = sum(session["seconds"] for session in sessions)
     if not total:
         return []
-    questions = sum(session.get("questions", 0) for session in sessions)
+    seconds: Counter[str] = Counter()
+    for session in sessions:
+        seconds.update(session["stages"])
+    seconds["read and write"] = total - seconds.total()
+    seconds["all"] = total
+    questions = sum(session["questions"] for session in sessions)
     return [
         {
             "name": name,
             "seconds": spent,
             "share": 100 * spent / total,
-            "rate": questions / max(spent, 1e-9),
+            "rate": questions / spent if spent > 0 else 0.0,
         }
-        for name, spent in [*seconds.items(), ("all", total)]
+        for name, spent in seconds.items()
     ]
 
 

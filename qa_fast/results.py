@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .datasets import import_pyarrow_parquet
+from .shards import atomic, write_json
+from .sources import import_pyarrow_parquet
 from .evaluation import Evaluation
 from .statistics import Reliability
 
@@ -42,7 +42,8 @@ def write_results(
     time = now.strftime("%Y-%m-%dT%H-%M-%S.%f")
     details = folder / f"details_{time}.parquet"
     results = folder / f"results_{time}.json"
-    _put(details, lambda path: parquet.write_table(_details(evaluation), path))
+    with atomic(details) as unfinished:
+        parquet.write_table(_details(evaluation), unfinished, compression="zstd")
     content = {
         "results": {name: evaluation.metrics},
         "confidence_intervals": {
@@ -64,8 +65,7 @@ def write_results(
         "date": now.isoformat(),
         "details": details.name,
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _put(results, lambda path: path.write_bytes(text.encode("utf-8", "backslashreplace")))
+    write_json(results, content)
     return results, details
 
 
@@ -79,13 +79,6 @@ def versions() -> dict[str, str]:
         "qa_fast": __version__,
         **{package: found.version for package, found in installed.items() if found},
     }
-
-
-def _put(path: Path, write: Any) -> None:
-    """Write a file under another name first, so that ``path`` is whole or is not."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    write(unfinished)
-    unfinished.replace(path)
 
 
 def _details(evaluation: Evaluation) -> Any:

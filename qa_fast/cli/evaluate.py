@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import InputError, quiet, say
+from .common import InputError, quiet, say, with_option_names
 from .terminal import visible
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from qa_fast.evaluation import Evaluation
 
 BUNDLED = "bundled"
@@ -217,6 +215,7 @@ def evaluate(
     if model is None and (device or no_answer):
         raise InputError("--device and --no-answer are for --model, which was not given")
     from qa_fast.evaluation import evaluate as run_evaluate
+    from qa_fast.rows import Columns
 
     try:
         found = run_evaluate(
@@ -227,26 +226,72 @@ def evaluate(
             normalizer=normalizer.value,
             language=language,
             rules=rules.value if rules else None,
-            columns=_columns(id_column, question_column, context_column, answers_column),
+            columns=Columns(id_column, question_column, context_column, answers_column),
             seed=seed,
+            **_answering(model, device, no_answer),
         )
         if results is not None:
             from qa_fast.results import write_results
 
-            files = write_results(found, results, name=Path(data).stem, command_line=_command())
+            files = write_results(found, results, name=Path(data).stem, command_line=sys.argv)
             say(f"written: {files[0]} and {files[1].name}")
         if report is not None:
             from qa_fast.report import write_report
 
-            write_report(found, report, title=_title(data, predictions, model), command_line=_command())
+            write_report(found, report, title=_title(data, predictions, model), command_line=sys.argv)
             say(f"written: {report}")
         if out_file is not None:
             out_file.write_text(json.dumps(found.metrics), encoding="utf-8")
     except (ValueError, OSError, ImportError) as error:
-        raise InputError(_in_cli_words(str(error))) from error
+        raise InputError(with_option_names(str(error))) from error
     for note in found.notes:
         say(f"note: {note}")
     if as_json or (out_file is None and not sys.stdout.isatty()):
         typer.echo(json.dumps(found.metrics, indent=2))
     elif sys.stdout.isatty():
         _print(found)
+
+
+def _answering(model: str | None, device: str | None, no_answer: bool) -> dict[str, Any]:
+    """The arguments that let a model answer first; none without a model."""
+    if model is None:
+        return {}
+    from qa_fast.pipeline import BUNDLED_MODEL, pipeline
+
+    with quiet():
+        qa = pipeline(BUNDLED_MODEL if model == BUNDLED else model, device=device)
+    return {"model": qa, "handle_impossible_answer": no_answer, "progress": sys.stderr.isatty()}
+
+
+def _title(data: str, predictions: Path | None, model: str | None) -> str:
+    return f"{predictions.name if predictions else model} on {Path(data).name}"
+
+
+def _print(found: Evaluation) -> None:
+    """A table of the totals and one for each breakdown."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table("", "%", "95% interval", "questions", box=None, pad_edge=False)
+    for name, value in found.metrics.items():
+        if name.endswith(("total", "thresh")):
+            continue
+        interval, count = found.intervals.get(name), found.metrics.get(_total_of(name), "")
+        note = f"{interval.low:.2f} to {interval.high:.2f}" if interval else ""
+        if name.startswith("best_"):
+            note = f"at threshold {found.metrics[f'{name}_thresh']:.4g}, tuned on these data"
+        table.add_row(name, f"{value:.2f}", note, f"{count:,}" if count else "")
+    console.print(table)
+    for feature, groups in found.breakdowns.items():
+        console.print()
+        table = Table(feature, "questions", "exact", "f1", box=None, pad_edge=False)
+        for group in groups:
+            row = (f"{group.total:,}", f"{group.exact:.2f}", f"{group.f1:.2f}")
+            table.add_row(visible(group.label), *row)
+        console.print(table)
+
+
+def _total_of(metric: str) -> str:
+    prefix = metric.rpartition("_")[0]
+    return f"{prefix}_total" if prefix in ("HasAns", "NoAns") else "total" if not prefix else ""
