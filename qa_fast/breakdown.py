@@ -13,6 +13,14 @@ from .metrics import Scores
 from .predictions import Prediction
 from .rows import Example
 
+FEATURES = {
+    "answer_length": "Answer length (tokens of the shortest gold answer)",
+    "context_length": "Context length (characters)",
+    "chunks": "Chunks",
+    "question_word": "Question word",
+}
+"""What questions are told apart by, and how it is called on a page."""
+
 NO_ANSWER = "no answer"
 _QUESTION_WORD = re.compile(r"\b(what|who|whom|whose|when|where|which|why|how(?: many| much)?)\b")
 _QUESTION_WORDS = ("what", "who", "when", "where", "which", "why", "how", "how many", "other")
@@ -54,22 +62,22 @@ def break_down(
         normalize: how answers are compared; it tells how many tokens an answer has.
 
     Returns:
-        By the name of the feature, its groups that have questions, in their natural order.
+        By the feature, its groups that have questions, in their natural order.
     """
     words = [question_word(example.question) for example in examples]
     features: dict[str, tuple[list[str], Sequence[str]]] = {
-        "Answer length (tokens of the shortest gold answer)": _in_ranges(
+        "answer_length": _in_ranges(
             [_answer_length(example, normalize) for example in examples], (1, 2, 3, 5, 9)
         ),
-        "Context length (characters)": _in_ranges(
+        "context_length": _in_ranges(
             [len(example.context) for example in examples], (0, 500, 1000, 2000, 5000, 20000)
         ),
     }
     chunks = [None if p is None else p.chunks for p in predictions]
     if all(count is not None for count in chunks):
-        features["Chunks"] = _in_ranges(chunks, (1, 2, 3, 5, 9))
+        features["chunks"] = _in_ranges(chunks, (1, 2, 3, 5, 9))
     if not all(word == "other" for word in words):  # not English
-        features["Question word"] = (words, _QUESTION_WORDS)
+        features["question_word"] = (words, _QUESTION_WORDS)
     return {
         name: _groups(labels, order, answers, scores) for name, (labels, order) in features.items()
     }

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .sources import import_pyarrow_parquet
 from .evaluation import CONFIDENCE_LEVEL, Evaluation
+from .sources import import_pyarrow_parquet
 from .statistics import Interval, mcnemar, mean_interval
 
 

@@ -243,14 +243,17 @@ class Engine:
                 values[row + first : row + last]
                 for row, (first, last) in zip(row_offset, chunks.context, strict=True)
             ]
-            support = np.concatenate([*inside, values[(row_offset + chunks.null_position)[has_null]]])
+            support = np.concatenate(
+                [*inside, values[(row_offset + chunks.null_position)[has_null]]]
+            )
             total = np.logaddexp.reduce(support)
             probability = np.zeros(len(encoding))
             for offset, part in zip(chunks.context_offset, inside, strict=True):
                 place = probability[offset : offset + len(part)]
                 np.maximum(place, np.exp(part - total), out=place)
             found.append(probability)
-        return TokenProbabilities(*found, np.array(encoding.offsets))
+        start, end = found
+        return TokenProbabilities(start, end, np.array(encoding.offsets))
 
     def _cut(self, options: Options) -> Callable[..., tuple[Chunks, list[ExampleError]]]:
         return partial(

@@ -45,7 +45,7 @@ class Evaluation:
     Attributes:
         metrics: totals in percent, under the keys of the official script.
         intervals: bootstrap confidence intervals of the totals, in percent, under the same keys.
-        breakdowns: by the name of a feature of questions, the scores of the groups that it makes.
+        breakdowns: by a feature of questions (`breakdown.FEATURES`), the groups that it makes.
         calibration: of the confidence in the answer ("answer": is it an exact match?) and of the
             no-answer probability ("no answer": has the question none?), where they are known.
         thresholds: the total by threshold on the no-answer probability, for "exact" and "f1".

@@ -11,8 +11,8 @@ from .report import environment, styles
 if TYPE_CHECKING:
     from .pipeline import QuestionAnsweringPipeline
 
-_AROUND = 300  # characters kept on either side of what is highlighted in a long text
-_LEAST_SHADE = 0.005  # of a probability; less is not to be seen
+_AROUND = 200  # characters kept on either side of what is highlighted in a long text
+_LEAST_SHADE = 0.01  # of a probability; less is not to be seen
 
 
 class Shown:
@@ -87,7 +87,9 @@ def show(
     heat = []
     if pipeline is not None:
         if question is None:
-            raise ValueError("the heat map needs the question: show(answers, context, question, ...)")
+            raise ValueError(
+                "the heat map needs the question: show(answers, context, question, ...)"
+            )
         heat = _heat(pipeline, question, context)
     html = (
         environment()
@@ -117,9 +119,7 @@ def _marked(answers: Iterable[Answer], context: str) -> list[dict[str, Any]]:
     return [*pieces, {"kind": "plain", "text": context[done:]}]
 
 
-def _heat(
-    pipeline: QuestionAnsweringPipeline, question: str, context: str
-) -> list[dict[str, Any]]:
+def _heat(pipeline: QuestionAnsweringPipeline, question: str, context: str) -> list[dict[str, Any]]:
     """``context`` in pieces: tokens at which an answer may start or end, and the rest."""
     found = pipeline.engine.token_probabilities(question, context, pipeline.options)
     pieces: list[dict[str, Any]] = []

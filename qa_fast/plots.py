@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .metrics import PrecisionRecall, ThresholdCurve
+from .metrics import Floats, PrecisionRecall, ThresholdCurve
 from .statistics import Reliability
 
 # What is drawn in these colours takes the page's.
@@ -43,19 +43,22 @@ _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _FAINT,
 }
 _INCHES = 4.6, 3.3
+_LARGEST_ODDS = 36.0  # beyond, the probability is 0 or 1 to the precision of a float
 _MOST_POINTS = 600  # of a curve; more cannot be seen
 
 
 def threshold_plot(curves: Mapping[str, ThresholdCurve]) -> str:
     """Exact match and F1 by the threshold on the no-answer probability."""
+    scale = no_answer_scale(np.concatenate([curve.threshold for curve in curves.values()]))
 
     def draw(axes: Any) -> None:
         for (name, curve), colour in zip(curves.items(), (_SERIES_1, _SERIES_2), strict=False):
             shown = _thin(len(curve.threshold))
-            axes.plot(curve.threshold[shown], curve.score[shown], color=colour, label=_LABELS[name])
-            best = curve.best_threshold, curve.best_score
+            x = scale.of(curve.threshold)[shown]
+            axes.plot(x, curve.score[shown], color=colour, label=_LABELS[name])
+            best = scale.of(np.array([curve.best_threshold])), curve.best_score
             axes.plot(*best, "o", color=colour, markersize=4.5)
-        axes.set(xlabel="No-answer threshold", ylabel="Score (%)")
+        axes.set(xlabel=f"Threshold on the {scale.name}", ylabel="Score (%)")
         axes.legend()
 
     return _svg("threshold", draw)
@@ -124,19 +127,23 @@ def histogram_plot(
     return _svg(name, draw)
 
 
-def bars_plot(name: str, x_label: str, values: Mapping[str, float]) -> str:
-    """One horizontal bar per name, the first on top."""
+class Scale(NamedTuple):
+    """What numbers are drawn by: its name, and the function from the numbers."""
 
-    def draw(axes: Any) -> None:
-        bars = axes.barh(
-            list(values)[::-1], list(values.values())[::-1], color=_SERIES_1, alpha=0.8
-        )
-        axes.bar_label(bars, fmt="%.3g", padding=3, color=_INK, fontsize=8.5)
-        axes.margins(x=0.15)
-        axes.grid(visible=False, axis="y")
-        axes.set(xlabel=x_label)
+    name: str
+    of: Callable[[Floats], Floats]
 
-    return _svg(name, draw)
+
+def no_answer_scale(na_prob: Floats) -> Scale:
+    """The log-odds of no-answer probabilities, which crowd at 0 and 1; other numbers as they are."""
+    if ((na_prob < 0) | (na_prob > 1)).any():
+        return Scale("no-answer score", lambda numbers: numbers)
+
+    def log_odds(p: Floats) -> Floats:
+        with np.errstate(divide="ignore"):
+            return np.clip(np.log(p) - np.log1p(-p), -_LARGEST_ODDS, _LARGEST_ODDS)
+
+    return Scale("no-answer log-odds", log_odds)
 
 
 _LABELS = {"exact": "Exact match", "f1": "F1", "oracle": "Oracle"}

@@ -16,9 +16,18 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import __version__
+from .breakdown import FEATURES
 from .evaluation import Evaluation
-from .plots import histogram_plot, precision_recall_plot, reliability_plot, threshold_plot
+from .plots import (
+    histogram_plot,
+    no_answer_scale,
+    precision_recall_plot,
+    reliability_plot,
+    threshold_plot,
+)
 from .results import versions
 
 if TYPE_CHECKING:
@@ -77,7 +86,9 @@ def write_report(
             figures=_figures(evaluation),
             notes=evaluation.notes,
             plots=[{**plot, "svg": _markup(plot["svg"])} for plot in _plots(evaluation)],
-            breakdowns=evaluation.breakdowns,
+            breakdowns={
+                FEATURES[feature]: groups for feature, groups in evaluation.breakdowns.items()
+            },
             stages=_stages(evaluation.run),
             sampled=_sampled(len(chosen), len(evaluation.examples)),
             settings=_settings(evaluation, command_line),
@@ -195,31 +206,27 @@ def _plots(evaluation: Evaluation) -> list[dict[str, str]]:
         add(f"Calibration, {of}", reliability_plot(found, of), captions[of])
     right = [bool(exact) for exact in evaluation.scores.exact]
     scores = [None if p is None else p.score for p in evaluation.predictions]
-    logits = evaluation.settings["scoring"] == "logit"
-    histograms: list[tuple[str, str, list[float | None], list[bool], tuple[str, str]]] = [
-        (
-            "Scores of answers",
-            "Score (sum of logits)" if logits else "Score (probability)",
-            scores,
-            right,
-            ("right", "wrong"),
-        ),
-        (
-            "No-answer probabilities",
-            "No-answer probability",
-            evaluation.na_prob,
-            [bool(example.answers) for example in evaluation.examples],
-            ("answerable", "unanswerable"),
-        ),
-    ]
-    for title, label, values, good, names in histograms:
-        groups: dict[str, list[float]] = {name: [] for name in names}
-        for value, is_good in zip(values, good, strict=True):
-            if value is not None:
-                groups[names[0] if is_good else names[1]].append(value)
-        if any(groups.values()):
-            caption = f"Questions that are {names[0]} and {names[1]}: apart is good."
-            add(title, histogram_plot(title, label, groups, good=names[0]), caption)
+    unit = "sum of logits" if evaluation.settings["scoring"] == "logit" else "probability"
+    answerable = [bool(example.answers) for example in evaluation.examples]
+    for title, label, values, good, names in (
+        ("Scores of answers", f"Score ({unit})", scores, right, ("right", "wrong")),
+        ("No-answer scores", "", evaluation.na_prob, answerable, ("answerable", "unanswerable")),
+    ):
+        groups = {
+            name: np.array(
+                [v for v, g in zip(values, good, strict=True) if v is not None and g == is_good]
+            )
+            for name, is_good in zip(names, (True, False), strict=True)
+        }
+        everything = np.concatenate([*groups.values()])
+        if not len(everything):
+            continue
+        if not label:
+            scale = no_answer_scale(everything)
+            label = scale.name.capitalize()
+            groups = {name: scale.of(numbers) for name, numbers in groups.items()}
+        caption = f"Questions that are {names[0]} and {names[1]}: apart is good."
+        add(title, histogram_plot(title, label, groups, good=names[0]), caption)
     return plots
 
 

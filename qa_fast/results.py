@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .evaluation import Evaluation
 from .shards import atomic, write_json
 from .sources import import_pyarrow_parquet
-from .evaluation import Evaluation
 from .statistics import Reliability
 
 _RECORDED = ("numpy", "pyarrow", "scipy", "tokenizers", "torch", "transformers", "triton")

@@ -199,9 +199,7 @@ def evaluate(
     ] = False,
     seed: Annotated[
         int,
-        typer.Option(
-            metavar="N", help="Of the bootstrap intervals.", rich_help_panel="Output"
-        ),
+        typer.Option(metavar="N", help="Of the bootstrap intervals.", rich_help_panel="Output"),
     ] = 0,
 ) -> None:
     """Score predictions as the official SQuAD scripts do: exact match and F1.
@@ -238,7 +236,9 @@ def evaluate(
         if report is not None:
             from qa_fast.report import write_report
 
-            write_report(found, report, title=_title(data, predictions, model), command_line=sys.argv)
+            write_report(
+                found, report, title=_title(data, predictions, model), command_line=sys.argv
+            )
             say(f"written: {report}")
         if out_file is not None:
             out_file.write_text(json.dumps(found.metrics), encoding="utf-8")
@@ -272,6 +272,8 @@ def _print(found: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from qa_fast.breakdown import FEATURES
+
     console = Console(highlight=False)
     table = Table("", "%", "95% interval", "questions", box=None, pad_edge=False)
     for name, value in found.metrics.items():
@@ -285,7 +287,7 @@ def _print(found: Evaluation) -> None:
     console.print(table)
     for feature, groups in found.breakdowns.items():
         console.print()
-        table = Table(feature, "questions", "exact", "f1", box=None, pad_edge=False)
+        table = Table(FEATURES[feature], "questions", "exact", "f1", box=None, pad_edge=False)
         for group in groups:
             row = (f"{group.total:,}", f"{group.exact:.2f}", f"{group.f1:.2f}")
             table.add_row(visible(group.label), *row)
