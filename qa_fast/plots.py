@@ -6,7 +6,7 @@ Colours are CSS variables of the page, so that one drawing serves light and dark
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from io import StringIO
 from typing import Any, NamedTuple
 
@@ -110,13 +110,12 @@ def reliability_plot(found: Reliability, of: str) -> str:
 
 
 def histogram_plot(
-    name: str, x_label: str, values: Mapping[str, Sequence[float]], *, good: str
+    name: str, x_label: str, values: Mapping[str, Floats], *, good: str
 ) -> str:
     """Two groups of numbers side by side: the group ``good`` in the colour of what is right."""
 
     def draw(axes: Any) -> None:
-        everything = np.concatenate([np.asarray(group, np.float64) for group in values.values()])
-        edges = np.histogram_bin_edges(everything, bins=30)
+        edges = np.histogram_bin_edges(np.concatenate([*values.values()]), bins=30)
         for label, group in values.items():
             colour = _RIGHT if label == good else _WRONG
             axes.hist(group, edges, histtype="stepfilled", color=colour, alpha=0.45, label=label)

@@ -225,7 +225,7 @@ def _plots(evaluation: Evaluation) -> list[dict[str, str]]:
             scale = no_answer_scale(everything)
             label = scale.name.capitalize()
             groups = {name: scale.of(numbers) for name, numbers in groups.items()}
-        caption = f"Questions that are {names[0]} and {names[1]}: apart is good."
+        caption = f"{names[0].capitalize()} and {names[1]}; the further apart, the better."
         add(title, histogram_plot(title, label, groups, good=names[0]), caption)
     return plots
 

@@ -5,6 +5,8 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const PAGE = 50;
 const LONGEST_SHOWN = 2000; // characters of a context shown before the reader asks for all of it
 const AROUND = 400; // characters around each answer in a longer one
+const BLOCK = 4000; // characters that are laid out together
+const LONGEST_LINE = 300; // characters of a question or an answer in a list
 const LOW_CONFIDENCE = 0.5;
 
 const list = document.getElementById("list");
@@ -53,8 +55,14 @@ function percent(value) {
   return `${(100 * value).toFixed(0)}%`;
 }
 
+// For lists: a long text is cut, it can be read in its context.
+function line(value, className) {
+  const cut = value.length > LONGEST_LINE;
+  return text(cut ? `${value.slice(0, wholeCharacter(value, LONGEST_LINE))}…` : value, className);
+}
+
 function answerOr(value) {
-  return value === "" ? element("em", "", "no answer") : text(value);
+  return value === "" ? element("em", "", "no answer") : line(value);
 }
 
 function summaryOf(row) {
@@ -67,7 +75,7 @@ function summaryOf(row) {
     "summary",
     "",
     element("span", `verdict ${row.exact ? "right" : "wrong"}`, verdict),
-    text(row.question, "question"),
+    line(row.question, "question"),
     element("span", "muted", sure),
     answers,
   );
@@ -89,31 +97,63 @@ function wholeCharacter(context, place) {
   return code >= 0xdc00 && code < 0xe000 ? place + 1 : place;
 }
 
+// The parts of a text to show: all of it, or only what is around the spans and the ends.
+function excerpts(context, spans, everything) {
+  const parts = [];
+  for (const piece of pieces(context.length, spans)) {
+    const content = context.slice(piece.start, piece.end);
+    const className = piece.kinds.join(" ");
+    if (everything || context.length <= LONGEST_SHOWN || content.length <= 2 * AROUND) {
+      parts.push({ content, className });
+      continue;
+    }
+    const first = wholeCharacter(content, AROUND);
+    const last = wholeCharacter(content, content.length - AROUND);
+    const atStart = piece.start === 0 && spans.length;
+    const atEnd = piece.end === context.length && spans.length;
+    if (!atStart) parts.push({ content: content.slice(0, first), className });
+    parts.push({ content: " […] ", className: "gap" });
+    if (!atEnd) parts.push({ content: content.slice(last), className });
+  }
+  return parts;
+}
+
+// Browsers lay out a paragraph as a whole, which takes for ever where it is a megabyte: so blocks of
+// moderate size, cut at white space, of which only those in sight are laid out.
+function inBlocks(parts) {
+  const blocks = [element("div", "block")];
+  let room = BLOCK;
+  for (const { content, className } of parts) {
+    let rest = content;
+    while (rest) {
+      let cut = rest.length;
+      if (cut > room) {
+        cut = rest.slice(0, room).search(/\s\S*$/) + 1 || wholeCharacter(rest, room);
+      }
+      const text = rest.slice(0, cut);
+      blocks.at(-1).append(className ? element("mark", className, text) : text);
+      rest = rest.slice(cut);
+      room -= cut;
+      if (rest) {
+        blocks.push(element("div", "block"));
+        room = BLOCK;
+      }
+    }
+  }
+  return blocks;
+}
+
 function contextOf(row, everything) {
   const context = data.contexts[row.context];
   const spans = row.golds
     .filter((gold) => gold.start !== null)
     .map((gold) => ({ start: gold.start, end: gold.end, kind: "gold" }));
   if (row.start !== null) spans.push({ start: row.start, end: row.end, kind: "predicted" });
-  const box = element("div", "text context");
+  const box = element("div", "text context", ...inBlocks(excerpts(context, spans, everything)));
   box.dir = "auto";
   box.tabIndex = 0;
   box.setAttribute("role", "region");
   box.setAttribute("aria-label", "Context");
-  const short = everything || context.length <= LONGEST_SHOWN;
-  for (const piece of pieces(context.length, spans)) {
-    const content = context.slice(piece.start, piece.end);
-    if (piece.kinds.length) {
-      box.append(element("mark", piece.kinds.join(" "), content));
-    } else if (short || content.length <= 2 * AROUND) {
-      box.append(content);
-    } else {
-      const before = piece.start === 0 && spans.length ? 0 : wholeCharacter(content, AROUND);
-      const last = piece.end === context.length;
-      const after = last ? content.length : wholeCharacter(content, content.length - AROUND);
-      box.append(content.slice(0, before), element("span", "gap", " […] "), content.slice(after));
-    }
-  }
   return box;
 }
 
@@ -125,10 +165,10 @@ function key(row) {
   const kinds = element("div", "key muted");
   if (row.answer !== "") kinds.append(predicted);
   if (row.golds.length) kinds.append(gold);
-  const facts = [`id ${row.id}`];
+  const facts = [];
   if (row.na_prob !== null) facts.push(`no-answer probability ${row.na_prob.toPrecision(3)}`);
   if (row.chunks !== null) facts.push(`${row.chunks} chunk${row.chunks === 1 ? "" : "s"}`);
-  kinds.append(...facts.map((fact) => element("span", "", element("bdi", "", fact))));
+  kinds.append(element("span", "", "id ", line(row.id)), ...facts.map((fact) => element("span", "", fact)));
   return kinds;
 }
 
@@ -149,14 +189,18 @@ function nBest(row) {
 }
 
 function bodyOf(row) {
-  const body = element("div", "body", key(row), contextOf(row, false));
+  const body = element("div", "body");
+  if (row.question.length > LONGEST_LINE) {
+    body.append(element("div", "text context", ...inBlocks([{ content: row.question, className: "" }])));
+  }
+  body.append(key(row), contextOf(row, false));
   const length = data.contexts[row.context].length;
   if (length > LONGEST_SHOWN) {
     const button = element("button", "", `Show the whole text (${length.toLocaleString("en")} characters)`);
     button.type = "button";
     button.addEventListener("click", () => {
       const whole = contextOf(row, true);
-      body.replaceChild(whole, body.querySelector(".context"));
+      body.replaceChild(whole, body.querySelector("[role=region]"));
       button.remove();
       whole.focus();
     });
