@@ -182,6 +182,8 @@ def evaluate(
             metrics[f"best_{name}_thresh"] = curve.best_threshold
         for name, precise in curves.items():
             metrics[f"pr_{name}_ap"] = precise.average_precision
+        if len(probs) < len(examples):
+            notes.append("thresholds and curves leave out the questions without a prediction")
         notes.append(
             "best_exact and best_f1 use the thresholds that are best on these very questions: they "
             "show what could be gained, not what new questions would get"
@@ -292,7 +294,7 @@ def _match(
     if missing:
         notes.append(
             f"{len(missing)} of {len(examples)} questions have no prediction and score 0, the first "
-            f"of them {missing[0]!r}; thresholds and curves leave them out"
+            f"of them {missing[0]!r}"
         )
     extra = len(by_id) - (len(examples) - len(missing))
     if extra:

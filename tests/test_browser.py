@@ -105,7 +105,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("width", [390, 1280])
 def test_hostile_texts_are_shown_and_do_nothing(page: Page, hostile: Path, width: int) -> None:
     page.open(hostile, width=width)
-    page.run("for (const example of document.querySelectorAll('#list details')) example.open = true")
+    page.run(
+        "for (const example of document.querySelectorAll('#list details')) example.open = true"
+    )
     page.wait()
     assert len(page.all("#list .body")) == len(HOSTILE) + 3
     shown = page.run(
