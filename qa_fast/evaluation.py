@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from math import exp, isnan
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -90,6 +91,9 @@ def evaluate(
     rules: Rules | None = None,
     scoring: Scoring | None = None,
     columns: Columns | None = None,
+    split: str | None = None,
+    subset: str | None = None,
+    limit: int | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Evaluation:
@@ -112,6 +116,9 @@ def evaluate(
         scoring: the unit of the predictions' scores. None: as the run recorded it, else told by the
             scores themselves: beyond 0 to 1 they are logits.
         columns: names of the columns of ``data``.
+        split: which split of a data set with several.
+        subset: which subset of a data set on the Hub.
+        limit: score only so many questions, the first ones.
         seed: of the bootstrap.
         **options: with ``model``: as of `predict`, such as ``handle_impossible_answer=True``.
 
@@ -140,7 +147,8 @@ def evaluate(
         raise ValueError(f"{next(iter(options))} is for a model's answers, and no model was given")
     normalize = cache(make_normalizer(normalizer, language))  # most texts come several times
     notes: list[str] = []
-    examples = _read_gold(data, columns, rules)
+    stream = read_examples(data, columns=columns, split=split, subset=subset)
+    examples = _check_gold(islice(stream, limit), rules)
     has_answer = [bool(example.answers) for example in examples]
     if model is not None:
         predictions, run = _answer(examples, model, options)
@@ -226,9 +234,9 @@ def evaluate(
 # --- reading ------------------------------------------------------------------------------------
 
 
-def _read_gold(data: Any, columns: Columns | None, rules: Rules) -> list[Example]:
+def _check_gold(rows: Iterable[Example], rules: Rules) -> list[Example]:
     """The questions; a ValueError where one cannot be scored."""
-    examples = list(read_examples(data, columns=columns))
+    examples = list(rows)
     if not examples:
         raise ValueError("the data have no questions; there is nothing to score")
     seen: set[str] = set()

@@ -276,6 +276,18 @@ def test_mistakes_are_one_line(args: list[Any], message: str) -> None:
     assert message in result.stderr
 
 
+def test_columns_and_limit(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    rows = [{"n": i, "q": "Who?", "text": "Ada", "gold": ["Ada"]} for i in range(3)]
+    data.write_text("\n".join(map(json.dumps, [*rows, {"n": 3}])))
+    predictions = tmp_path / "predictions.json"
+    predictions.write_text(json.dumps({"0": "Ada", "1": "Bob", "2": "Ada"}))
+    columns = "--id-column n --question-column q --context-column text --answers-column gold"
+    result = qa_fast_command("evaluate", data, predictions, *columns.split(), "--limit", "2")
+    assert json.loads(result.stdout)["exact"] == 50
+    assert "note: 1 predictions are of no question in the data, the first '2'" in result.stderr
+
+
 def test_compare_needs_gold_answers_for_predictions(tmp_path: Path) -> None:
     result = qa_fast_command("compare", PREDICTIONS, PREDICTIONS)
     assert result.exit_code == 2

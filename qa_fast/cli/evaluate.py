@@ -141,24 +141,50 @@ def evaluate(
     ] = None,
     id_column: Annotated[
         str,
-        typer.Option(metavar="NAME", help="The column of the ids.", rich_help_panel="Columns"),
+        typer.Option(metavar="NAME", help="The column of the ids.", rich_help_panel="Data"),
     ] = "id",
     question_column: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="The column of the questions.", rich_help_panel="Columns"
-        ),
+        typer.Option(metavar="NAME", help="The column of the questions.", rich_help_panel="Data"),
     ] = "question",
     context_column: Annotated[
         str,
-        typer.Option(metavar="NAME", help="The column of the contexts.", rich_help_panel="Columns"),
+        typer.Option(metavar="NAME", help="The column of the contexts.", rich_help_panel="Data"),
     ] = "context",
     answers_column: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="The column of the gold answers.", rich_help_panel="Columns"
+            metavar="NAME", help="The column of the gold answers.", rich_help_panel="Data"
         ),
     ] = "answers",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which split of a data set from the Hub.",
+            show_default=False,
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which subset of a data set from the Hub.",
+            show_default=False,
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Score only the first N questions.",
+            show_default="all",
+            rich_help_panel="Data",
+        ),
+    ] = None,
     out_file: Annotated[
         Path | None,
         typer.Option(
@@ -225,6 +251,9 @@ def evaluate(
             language=language,
             rules=rules.value if rules else None,
             columns=Columns(id_column, question_column, context_column, answers_column),
+            split=split,
+            subset=subset,
+            limit=limit,
             seed=seed,
             **_answering(model, device, no_answer),
         )
