@@ -121,7 +121,8 @@ def test_command_prints_what_follows_it(block: Block, tmp_path: Path) -> None:
 def test_example_commands_in_the_text_are_ours() -> None:
     """What stands in the running text names options that exist."""
     options = set(re.findall(r"`(--[a-z-]+)", README))
-    shown = run([*COMMAND, "ask", "--help"])
+    commands = ("ask", "evaluate", "predict")
+    shown = "".join(run([*COMMAND, command, "--help"]) for command in commands)
     assert options
     assert all(option in shown for option in options)
 

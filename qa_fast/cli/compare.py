@@ -124,7 +124,9 @@ def _print(found: Comparison, name_a: str, name_b: str, most: int) -> None:
 
     console = Console(highlight=False)
     console.print(Text(f"A  {visible(name_a)}\nB  {visible(name_b)}"), soft_wrap=True)
-    table = Table("", "A", "B", "B - A", "95% interval", box=None, pad_edge=False)
+    table = Table("", box=None, pad_edge=False)
+    for column in ("A", "B", "B - A", "95% interval"):
+        table.add_column(column, justify="right")
     for name, difference in found.differences.items():
         low, high = difference.interval
         table.add_row(

@@ -316,7 +316,9 @@ def _print(found: Evaluation) -> None:
     console.print(table)
     for feature, groups in found.breakdowns.items():
         console.print()
-        table = Table(FEATURES[feature], "questions", "exact", "f1", box=None, pad_edge=False)
+        table = Table(FEATURES[feature], box=None, pad_edge=False)
+        for column in ("questions", "exact", "f1"):
+            table.add_column(column, justify="right")
         for group in groups:
             row = (f"{group.total:,}", f"{group.exact:.2f}", f"{group.f1:.2f}")
             table.add_row(visible(group.label), *row)

@@ -76,7 +76,7 @@ function summaryOf(row) {
     "",
     element("span", `verdict ${row.exact ? "right" : "wrong"}`, verdict),
     line(row.question, "question"),
-    element("span", "muted", sure),
+    element("span", "muted sure", sure),
     answers,
   );
 }
