@@ -156,6 +156,8 @@ def predict(
     target = Output.of(output)
     data = open_source(source, columns=columns, split=split, subset=subset)
     rows = _count(data, limit, num_shards)
+    if target.kind == "run_qa":
+        _check_ids(data, rows)
     loading = {
         "tokenizer": tokenizer,
         "dtype": dtype,
@@ -308,6 +310,19 @@ def _count(data: Source, limit: int | None, num_shards: int) -> int | None:
             "share them; write them to a file first"
         )
     return rows if rows is None or limit is None else min(rows, limit)
+
+
+def _check_ids(data: Source, rows: int | None) -> None:
+    """A JSON object holds an id once: better told now than after the work."""
+    places: dict[str, str] = {}
+    for row in data.rows(0, rows) if data.rereadable else ():
+        if row.example is not None:
+            first = places.setdefault(row.example.id, row.place)
+            if first != row.place:
+                raise ValueError(
+                    f"id {row.example.id!r} occurs twice, in {first} and {row.place}, and a JSON object "
+                    "holds it once: write .parquet or .jsonl"
+                )
 
 
 def _default_part_rows(rows: int | None) -> int:
