@@ -139,6 +139,7 @@ def test_layers() -> None:
         ["manifest"],
         ["processes"],
         ["predict"],
+        ["ray"],
         ["cli"],
     ]
     layer = {name: i for i, names in enumerate(order) for name in names}
