@@ -86,6 +86,7 @@ def predict(
     dtype: str | None = None,
     batch_size: int | None = None,
     max_batch_tokens: int | None = None,
+    compile: bool = False,
     columns: Columns | None = None,
     split: str | None = None,
     subset: str | None = None,
@@ -118,6 +119,7 @@ def predict(
         dtype: as in `pipeline`.
         batch_size: as in `pipeline`.
         max_batch_tokens: as in `pipeline`.
+        compile: as in `pipeline`.
         columns: the names of the columns, where they are not those of `Example`.
         split: which split of a data set with several.
         subset: which subset of a data set on the Hub.
@@ -163,6 +165,7 @@ def predict(
         "dtype": dtype,
         "batch_size": batch_size,
         "max_batch_tokens": max_batch_tokens,
+        "compile": compile,
     }
     if devices is not None and len(devices) > 1:
         arguments = {
@@ -196,6 +199,7 @@ def predict(
             "limit": limit,
             "output": target.kind,
             **engine_settings(engine),
+            "compile": compile,
             "options": asdict(answering.options),
             "null_threshold": null_threshold,
             "part_rows": part_rows,
@@ -372,7 +376,7 @@ def _engine(model: Any, **loading: Any) -> Engine:
         model = model.engine
     if not isinstance(model, Engine):
         return pipeline(model, **loading).engine
-    given = [name for name, value in loading.items() if value is not None]
+    given = [name for name, value in loading.items() if value not in (None, False)]
     if given:
         raise ValueError(f"{', '.join(given)}: give it where the engine is made, not here")
     return model

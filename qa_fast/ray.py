@@ -38,6 +38,7 @@ def predict(
     tokenizer: Any = None,
     device: str | None = None,
     dtype: str | None = None,
+    compile: bool = False,
     columns: Columns | None = None,
     null_threshold: float = 0.0,
     on_error: OnError = "fail",
@@ -55,6 +56,7 @@ def predict(
         tokenizer: where it is not the model's own, likewise.
         device: as in `qa_fast.pipeline`.
         dtype: as in `qa_fast.pipeline`.
+        compile: as in `qa_fast.pipeline`.
         columns: the names of the columns, where they are not those of `Example`.
         null_threshold: as in `qa_fast.predict`.
         on_error: "fail" at a row that cannot be answered; or "skip" it, and say why in the column error.
@@ -103,7 +105,12 @@ def predict(
         Answerer,
         fn_constructor_kwargs={
             "model": model,
-            "loading": {"tokenizer": tokenizer, "device": device, "dtype": dtype},
+            "loading": {
+                "tokenizer": tokenizer,
+                "device": device,
+                "dtype": dtype,
+                "compile": compile,
+            },
             "answering": answering,
             "columns": columns,
             "threads": max(1, round(resources["num_cpus"])),

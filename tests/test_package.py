@@ -125,11 +125,11 @@ def test_layers() -> None:
     order = [
         ["reference", "torch_backend", "cpu_backend", "triton_backend"],
         ["spans"],
-        ["chunks"],
+        ["chunks", "device"],
         ["rows"],
         ["sources"],
         ["datasets"],
-        ["answers"],
+        ["answers", "forward"],
         ["predictions"],
         ["engine"],
         ["answering"],

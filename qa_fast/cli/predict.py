@@ -237,6 +237,14 @@ def predict(
             rich_help_panel="Model",
         ),
     ] = None,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Run the model through torch.compile. It begins slowly: for long runs.",
+            rich_help_panel="Model",
+        ),
+    ] = False,
     devices: Annotated[
         str | None,
         typer.Option(
@@ -313,6 +321,7 @@ def predict(
             "model": model,
             "device": device,
             "dtype": dtype,
+            "compile": compile,
             "columns": columns,
             "on_error": on_error.value,
             "null_threshold": null_threshold,
