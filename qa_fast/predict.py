@@ -405,8 +405,8 @@ def _session(manifest: dict[str, Any], path: Path, engine: Engine) -> Iterator[N
             "with the others"
         ) from None
     finally:
-        counts = asdict(engine.stats)
-        stages = counts.pop("seconds")
+        counters = asdict(engine.stats)
+        stages = {name: x for name, x in counters.items() if isinstance(x, float)}  # seconds
         manifest["sessions"].append(
             {
                 "began": began.isoformat(timespec="seconds"),
@@ -414,7 +414,7 @@ def _session(manifest: dict[str, Any], path: Path, engine: Engine) -> Iterator[N
                 "command": sys.argv,
                 "device": _device_name(engine.device),
                 "stages": stages,
-                **counts,
+                **{name: x for name, x in counters.items() if name not in stages},
             }
         )
         with suppress(OSError):  # a full disk, of which the error above tells
