@@ -5,15 +5,18 @@ Offsets count code points of the context as given: ``context[start:end] == answe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import exp, inf
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from .chunks import Chunks
+from .chunks import Chunks, Int64
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
+
     from .spans import Scoring, Spans
 
 
@@ -85,82 +88,120 @@ def make_readings(
     merge = scoring == "probability"
     questions = len(contexts)
     row_question = chunks.question_id if merge else np.arange(questions)
-    score = spans.score.double()
-    if scoring != "logit":
-        score = score.exp()
-
-    found: list[dict[object, Answer]] = [{} for _ in range(questions)]
-    windows = _windows(chunks)
-    rows = zip(
-        row_question.tolist(),
-        score.tolist(),
-        spans.start.tolist(),
-        spans.end.tolist(),
-        spans.chunk.tolist(),
-        strict=True,
+    found = spans.chunk.numpy() >= 0  # -1: fewer candidates than asked for
+    chunk = spans.chunk.numpy()[found]
+    question = np.repeat(row_question, found.sum(axis=1))
+    low, high = chunks.context[chunk].T.astype(np.int64)
+    shift = chunks.context_offset[chunk] - low
+    first, last = (position.numpy()[found] + shift for position in (spans.start, spans.end))
+    start, end = char_ranges(
+        chunks.encodings,
+        question,
+        first,
+        last,
+        # Without merging, a word that a chunk's border cuts in two is still given whole.
+        within=(low + shift, high + shift) if merge else None,
+        align_to_words=align_to_words,
     )
-    for question, row_score, row_start, row_end, row_chunk in rows:
-        encoding, context = chunks.encodings[question], contexts[question]
-        for p, i, j, c in zip(row_score, row_start, row_end, row_chunk, strict=True):
-            if c < 0:  # fewer candidates than asked for
-                break
-            shift, *window = windows[c]
-            # Without merging, a word that a chunk's border cuts in two is still given whole.
-            lowest, highest = window if merge else (0, len(encoding))
-            start, end = char_range(
-                encoding, i + shift, j + shift, lowest, highest, align_to_words=align_to_words
-            )
-            text = context[start:end]
-            key = text.lower() if merge else (start, end)
-            answer = found[question].get(key)
-            if answer is None:
-                found[question][key] = Answer(score=p, start=start, end=end, answer=text)
-            elif merge:
-                answer["score"] += p
-
+    score = spans.score.numpy()[found].astype(np.float64)
     lowest_null = np.full(questions, np.inf)
     # fmin: a question with NaN logits has a NaN score.
     np.fmin.at(lowest_null, row_question, spans.null_score.double().numpy())
+    if scoring != "logit":
+        score = np.exp(score)
+
+    best: list[dict[object, list[Any]]] = [{} for _ in range(questions)]
+    for q, p, i, j in zip(
+        question.tolist(), score.tolist(), start.tolist(), end.tolist(), strict=True
+    ):
+        text = contexts[q][i:j]
+        key = text.lower() if merge else (i, j)
+        mine = best[q]
+        if key not in mine:
+            mine[key] = [p, i, j, text]
+        elif merge:
+            mine[key][0] += p
+
     readings = []
     for by_key, null, count in zip(
-        found,
+        best,
         lowest_null.tolist(),
         np.bincount(chunks.question_id, minlength=questions).tolist(),
         strict=True,
     ):
-        mine = list(by_key.values())
         null_score = None if null == -inf else null if scoring == "logit" else exp(null)
+        ranked = list(by_key.values())
         if handle_impossible_answer and null_score is not None:
-            mine.append(Answer(score=null_score, start=0, end=0, answer=""))
-        mine.sort(key=lambda answer: answer["score"], reverse=True)
-        readings.append(Reading(mine[:top_k], null_score, count))
+            ranked.append([null_score, 0, 0, ""])
+        ranked.sort(key=_SCORE, reverse=True)
+        answers = [Answer(score=p, start=i, end=j, answer=text) for p, i, j, text in ranked[:top_k]]
+        readings.append(Reading(answers, null_score, count))
     return readings
 
 
-def char_range(
-    encoding: Any, first: int, last: int, lowest: int, highest: int, *, align_to_words: bool
-) -> tuple[int, int]:
-    """Characters [start, end) of a context that its tokens ``first`` to ``last`` stand for.
+_SCORE = itemgetter(0)
+
+
+def char_ranges(
+    encodings: Sequence[Encoding],
+    question: Int64,
+    first: Int64,
+    last: Int64,
+    *,
+    within: tuple[Int64, Int64] | None = None,
+    align_to_words: bool,
+) -> tuple[Int64, Int64]:
+    """Characters [start, end) that tokens ``first`` to ``last`` of S spans' contexts stand for.
 
     Args:
-        encoding: the whole context's ``tokenizers.Encoding``.
-        first: token index in the whole context.
-        last: token index in the whole context, inclusive.
-        lowest: with ``align_to_words``, the first token to which the answer may be widened.
-        highest: one past the last token to which it may be widened.
-        align_to_words: widen to the words that the two tokens are part of. Tokens that are of no
-            word (some tokenizers know none) keep their own characters.
+        encodings: the whole contexts of Q questions.
+        question: [S] the question of each span.
+        first: [S] token index in the whole context.
+        last: [S] token index in the whole context, inclusive.
+        within: with ``align_to_words``, for each span the first token to which it may be widened,
+            and one past the last; None for all tokens.
+        align_to_words: widen to the words that the two tokens are part of. Where one of the two is
+            of no word (some tokenizers know none), both keep their own characters.
     """
+    number = {id(encoding): i for i, encoding in enumerate(encodings)}
+    encoding = np.array([number[id(e)] for e in encodings], np.int64)[question]
     if align_to_words:
-        words = encoding.token_to_word(first), encoding.token_to_word(last)
-        if None not in words:
-            first = max(encoding.word_to_tokens(words[0])[0], lowest)
-            last = min(encoding.word_to_tokens(words[1])[1], highest) - 1
-    return encoding.token_to_chars(first)[0], encoding.token_to_chars(last)[1]
+        (first_from, first_to), (last_from, last_to) = _look_up(
+            _word_tokens, encodings, encoding, first, last
+        )
+        if within is not None:
+            first_from, last_to = np.maximum(first_from, within[0]), np.minimum(last_to, within[1])
+        has_words = (first_to > 0) & (last_from >= 0)
+        first, last = np.where(has_words, first_from, first), np.where(has_words, last_to - 1, last)
+    (start, _), (_, end) = _look_up(_chars, encodings, encoding, first, last)
+    return start, end
 
 
-def _windows(chunks: Chunks) -> list[list[int]]:
-    """Per chunk: its positions' shift to tokens of the context, and its range of those."""
-    first, end = chunks.context[:, 0], chunks.context[:, 1]
-    shift = chunks.context_offset - first
-    return np.stack([shift, first + shift, end + shift], axis=1).tolist()
+def _word_tokens(encoding: Encoding, token: int) -> tuple[int, int]:
+    """The half-open range of the tokens of ``token``'s word; (-1, -1) where it is of none."""
+    word = encoding.token_to_word(token)
+    return (-1, -1) if word is None else encoding.word_to_tokens(word) or (-1, -1)
+
+
+def _chars(encoding: Encoding, token: int) -> tuple[int, int]:
+    return encoding.token_to_chars(token) or (0, 0)
+
+
+def _look_up(
+    of: Callable[[Encoding, int], tuple[int, int]],
+    encodings: Sequence[Encoding],
+    encoding: Int64,
+    first: Int64,
+    last: Int64,
+) -> tuple[Int64, Int64]:
+    """``of`` each span's first and last token, each [2, S].
+
+    The best spans of a question begin and end at few tokens, and questions share contexts: each
+    token is looked up once.
+    """
+    keys, index = np.unique(
+        np.concatenate([encoding << 32 | first, encoding << 32 | last]), return_inverse=True
+    )
+    values = [of(encodings[key >> 32], key & 0xFFFFFFFF) for key in keys.tolist()]
+    found = np.array(values, np.int64).reshape(-1, 2).T[:, index.ravel()]
+    return found[:, : len(first)], found[:, len(first) :]

@@ -33,7 +33,7 @@ Int64 = npt.NDArray[np.int64]
 
 DEFAULT_MAX_SEQ_LEN = 384
 DEFAULT_DOC_STRIDE = 128
-CACHED_TOKENS = 1 << 18
+CACHED_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Chunker:
     Args:
         tokenizer: a fast tokenizer of Transformers (``PreTrainedTokenizerFast``). A copy of it is
             used, so that nobody else can switch on its truncation meanwhile.
-        cached_tokens: tokens of contexts to remember (about 100 bytes each); the last context is
+        cached_tokens: tokens of contexts to remember (100 to 250 bytes each); the last context is
             kept however long it is.
 
     Raises:
@@ -147,6 +147,7 @@ class Chunker:
         self._layout = _Layout.of(tokenizer, self._backend)
         self._cached_tokens = cached_tokens
         self._cache: OrderedDict[str, _Text] = OrderedDict()
+        self._cache_size = 0
         self._lock = Lock()
 
     def cut(
@@ -258,11 +259,12 @@ class Chunker:
         found = [known[text] for text in texts]
         with self._lock:
             for text, encoded in zip(texts, found, strict=True):
-                self._cache[text] = encoded
+                if text not in self._cache:
+                    self._cache[text] = encoded
+                    self._cache_size += len(encoded.ids)
                 self._cache.move_to_end(text)
-            tokens = sum(len(encoded.ids) for encoded in self._cache.values())
-            while tokens > self._cached_tokens and len(self._cache) > 1:
-                tokens -= len(self._cache.popitem(last=False)[1].ids)
+            while self._cache_size > self._cached_tokens and len(self._cache) > 1:
+                self._cache_size -= len(self._cache.popitem(last=False)[1].ids)
         return found
 
 
@@ -325,7 +327,7 @@ def _assemble(
         special_len[0], text_len[first], special_len[1], text_len[second], special_len[2]
     )
     length = piece_len.sum(axis=1)
-    index = _ranges(piece_start.ravel(), piece_len.ravel())
+    index = ranges(piece_start.ravel(), piece_len.ravel())
 
     piece_position = np.cumsum(piece_len, axis=1) - piece_len
     context_position = piece_position[:, 3 if layout.question_first else 1]
@@ -457,7 +459,7 @@ def _columns(*columns: Any) -> Int64:
     return np.stack(np.broadcast_arrays(*columns), axis=1)
 
 
-def _ranges(start: Int64, length: Int64) -> Int64:
+def ranges(start: Int64, length: Int64 | Int32) -> Int64:
     """The integers from start[i] to start[i] + length[i] - 1, for every i in turn, in one array."""
-    shift = start - (np.cumsum(length) - length)
+    shift = start - (np.cumsum(length, dtype=np.int64) - length)
     return np.arange(length.sum()) + np.repeat(shift, length)

@@ -81,7 +81,8 @@ def check_settings(output: Output, settings: Mapping[str, Any]) -> None:
     for manifest in found:
         before = _flat(manifest["settings"])
         changes = [
-            f"{name.removeprefix('options.')} was {_shown(before.get(name))} and is now {_shown(now.get(name))}"
+            f"{name.removeprefix('options.')} was {_shown(before.get(name))} and is now "
+            + _shown(now.get(name))
             for name in {**before, **now}
             if before.get(name) != now.get(name)
         ]

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from .answers import Answer
-from .engine import Engine, Options, Pair, to_device
+from .device import to_device
+from .engine import Engine, Options, Pair
 from .spans import Scoring
 
 TASK = "question-answering"
@@ -36,6 +37,7 @@ def pipeline(
     dtype: str | torch.dtype | None = None,
     batch_size: int | None = None,
     max_batch_tokens: int | None = None,
+    compile: bool = False,
     **options: Any,
 ) -> QuestionAnsweringPipeline:
     """Load a model for extractive question answering.
@@ -59,6 +61,7 @@ def pipeline(
             by tokens.
         max_batch_tokens: most tokens, padding included, that the model reads at once; None for a
             default by device.
+        compile: run the model through `torch.compile`; see `Engine`.
         **options: defaults for the arguments of every call, such as ``top_k=3``; see
             `QuestionAnsweringPipeline.__call__`.
 
@@ -109,6 +112,7 @@ def pipeline(
         dtype=dtype,
         batch_size=batch_size,
         max_batch_tokens=max_batch_tokens,
+        compile=compile,
     )
     return QuestionAnsweringPipeline(engine, Options(**options))
 
@@ -156,6 +160,7 @@ class QuestionAnsweringPipeline:
         align_to_words: bool | None = None,
         scoring: Scoring | None = None,
         batch_size: int | None = None,
+        progress: bool = False,
     ) -> Result | list[Result] | Iterator[Result]:
         """Answer one question or many.
 
@@ -183,6 +188,7 @@ class QuestionAnsweringPipeline:
                 added up, so a score can exceed 1. "shared": probabilities over the whole context,
                 at most 1 in sum. "logit": start logit plus end logit, the ranking of run_qa.py.
             batch_size: most chunks that the model reads at once.
+            progress: show a bar with questions per second (False).
 
         Returns:
             For one question a dict with the keys score, start, end and answer, where ``answer`` is
@@ -217,7 +223,9 @@ class QuestionAnsweringPipeline:
         given = {name: value for name, value in overrides.items() if value is not None}
         options = replace(self.options, **given)
         examples = _examples(inputs, question, context)
-        readings: Any = self.engine.read(examples, options, batch_size=batch_size)
+        readings: Any = self.engine.read(
+            examples, options, batch_size=batch_size, progress=progress
+        )
         results = (_result(reading.answers) for reading in readings)
         if not isinstance(examples, list):
             return results

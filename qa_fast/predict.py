@@ -86,6 +86,7 @@ def predict(
     dtype: str | None = None,
     batch_size: int | None = None,
     max_batch_tokens: int | None = None,
+    compile: bool = False,
     columns: Columns | None = None,
     split: str | None = None,
     subset: str | None = None,
@@ -118,6 +119,7 @@ def predict(
         dtype: as in `pipeline`.
         batch_size: as in `pipeline`.
         max_batch_tokens: as in `pipeline`.
+        compile: as in `pipeline`.
         columns: the names of the columns, where they are not those of `Example`.
         split: which split of a data set with several.
         subset: which subset of a data set on the Hub.
@@ -156,11 +158,14 @@ def predict(
     target = Output.of(output)
     data = open_source(source, columns=columns, split=split, subset=subset)
     rows = _count(data, limit, num_shards)
+    if target.kind == "run_qa":
+        _check_ids(data, rows)
     loading = {
         "tokenizer": tokenizer,
         "dtype": dtype,
         "batch_size": batch_size,
         "max_batch_tokens": max_batch_tokens,
+        "compile": compile,
     }
     if devices is not None and len(devices) > 1:
         arguments = {
@@ -194,6 +199,7 @@ def predict(
             "limit": limit,
             "output": target.kind,
             **engine_settings(engine),
+            "compile": compile,
             "options": asdict(answering.options),
             "null_threshold": null_threshold,
             "part_rows": part_rows,
@@ -310,6 +316,19 @@ def _count(data: Source, limit: int | None, num_shards: int) -> int | None:
     return rows if rows is None or limit is None else min(rows, limit)
 
 
+def _check_ids(data: Source, rows: int | None) -> None:
+    """A JSON object holds an id once: better told now than after the work."""
+    places: dict[str, str] = {}
+    for row in data.rows(0, rows) if data.rereadable else ():
+        if row.example is not None:
+            first = places.setdefault(row.example.id, row.place)
+            if first != row.place:
+                raise ValueError(
+                    f"id {row.example.id!r} occurs twice, in {first} and {row.place}, and a JSON object "
+                    "holds it once: write .parquet or .jsonl"
+                )
+
+
 def _default_part_rows(rows: int | None) -> int:
     if rows is None:
         return _MOST_PART_ROWS
@@ -357,7 +376,7 @@ def _engine(model: Any, **loading: Any) -> Engine:
         model = model.engine
     if not isinstance(model, Engine):
         return pipeline(model, **loading).engine
-    given = [name for name, value in loading.items() if value is not None]
+    given = [name for name, value in loading.items() if value not in (None, False)]
     if given:
         raise ValueError(f"{', '.join(given)}: give it where the engine is made, not here")
     return model
@@ -386,8 +405,8 @@ def _session(manifest: dict[str, Any], path: Path, engine: Engine) -> Iterator[N
             "with the others"
         ) from None
     finally:
-        counts = asdict(engine.stats)
-        stages = counts.pop("seconds")
+        counters = asdict(engine.stats)
+        stages = {name: x for name, x in counters.items() if isinstance(x, float)}  # seconds
         manifest["sessions"].append(
             {
                 "began": began.isoformat(timespec="seconds"),
@@ -395,7 +414,7 @@ def _session(manifest: dict[str, Any], path: Path, engine: Engine) -> Iterator[N
                 "command": sys.argv,
                 "device": _device_name(engine.device),
                 "stages": stages,
-                **counts,
+                **{name: x for name, x in counters.items() if name not in stages},
             }
         )
         with suppress(OSError):  # a full disk, of which the error above tells

@@ -99,7 +99,8 @@ def read_predictions(source: str | Path) -> Iterator[Prediction]:
     Args:
         source: Parquet or JSONL of `predict`, ``predictions.json`` (id to text) or
             ``nbest_predictions.json`` (id to a list of answers, of which the first is the answer). The
-            kind of a JSON file is told by its content.
+            kind of a JSON file is told by its content. Rows of Parquet with a text in the column
+            ``error``, which runs on Ray write for what they could not answer, are left out.
 
     Raises:
         OSError: a file that cannot be read.
@@ -135,8 +136,9 @@ def read_predictions(source: str | Path) -> Iterator[Prediction]:
 
 def _read_parquet(path: Path) -> Iterator[Prediction]:
     names = [column.name for column in fields(Prediction)]
-    for number, record in enumerate(read_records(path, names)):
-        yield _prediction(record, f"{path} row {number}")
+    for number, record in enumerate(read_records(path, [*names, "error"])):
+        if record.get("error") is None:
+            yield _prediction(record, f"{path} row {number}")
 
 
 def _prediction(record: object, place: str) -> Prediction:

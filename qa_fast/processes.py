@@ -36,6 +36,7 @@ def run_processes(jobs: Sequence[Mapping[str, Any]], report: Callable[[int], obj
     if cpus > 1:  # they share the cores
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // cpus)))
     children: list[subprocess.Popen[str]] = []
+    listeners: list[threading.Thread] = []
     # What the children say: (child, message), and (child, None) at its end.
     said: SimpleQueue[tuple[int, Any]] = SimpleQueue()
 
@@ -59,7 +60,8 @@ def run_processes(jobs: Sequence[Mapping[str, Any]], report: Callable[[int], obj
             )
             children.append(child)
             _tell(child, json.dumps(dict(job)))
-            threading.Thread(target=listen, args=(number,), daemon=True).start()
+            listeners.append(threading.Thread(target=listen, args=(number,), daemon=True))
+            listeners[-1].start()
         running = set(range(len(jobs)))
         while running:
             number, message = said.get()
@@ -75,7 +77,7 @@ def run_processes(jobs: Sequence[Mapping[str, Any]], report: Callable[[int], obj
                 if failures:
                     break
     finally:
-        _stop(children)
+        _stop(children, listeners)
     if failures:
         number, reason = next(iter(failures.items()))
         raise ValueError(f"device {jobs[number]['device']}: {reason}")
@@ -87,13 +89,17 @@ def _tell(child: subprocess.Popen[str], line: str) -> None:
     child.stdin.flush()
 
 
-def _stop(children: Sequence[subprocess.Popen[str]]) -> None:
+def _stop(children: Sequence[subprocess.Popen[str]], listeners: Sequence[threading.Thread]) -> None:
     """End what is still running, which it takes as a Ctrl-C, and wait for it."""
     for child in children:
         if child.stdin is not None:
             child.stdin.close()
+    for listener in listeners:  # each ends with what its child has to say
+        listener.join()
     for child in children:
         child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
 
 
 def child(predict: Callable[..., object]) -> None:

@@ -7,11 +7,11 @@ from math import exp, inf, log
 import pytest
 import torch
 
-from qa_fast.answers import candidate_count, char_range, make_readings
+from qa_fast.answers import candidate_count, make_readings
 from qa_fast.chunks import make_chunks
 from qa_fast.spans import Spans
 
-from .tiny import tokenizer_of
+from .tiny import char_range, tokenizer_of
 
 
 def encode(family: str, text: str):

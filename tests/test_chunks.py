@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qa_fast.chunks import Chunks, default_max_seq_len, make_chunks
+from qa_fast.chunks import Chunker, Chunks, default_max_seq_len, make_chunks
 
 from .tiny import FAMILIES, tokenizer_of, xquad
 
@@ -124,6 +124,61 @@ def test_a_shared_context_is_encoded_once() -> None:
     chunks = make_chunks(tokenizer_of("bundled"), ["Who?", "Why?", "When?"], ["A.", "B.", "A."])
     assert chunks.encodings[0] is chunks.encodings[2]
     assert chunks.encodings[0] is not chunks.encodings[1]
+
+
+class Counting:
+    """A tokenizer's backend that notes the texts it encodes with offsets."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend, self.texts = backend, []
+
+    def encode_batch(self, texts: list[str], **options: Any) -> Any:
+        self.texts += texts
+        return self.backend.encode_batch(texts, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+
+def test_a_context_is_encoded_once_for_questions_of_several_calls() -> None:
+    chunker = Chunker(tokenizer_of("bundled"))
+    chunker._backend = counting = Counting(chunker._backend)
+    first, _ = chunker.cut(["Who?", "Why?"], ["It was Ada.", "For fun."])
+    second, _ = chunker.cut(["Where?", "When?"], ["For fun.", "In May."])
+    assert counting.texts == ["It was Ada.", "For fun.", "In May."]
+    assert second.encodings[0] is first.encodings[1]
+
+
+def test_the_cache_is_bounded_and_drops_what_was_used_longest_ago() -> None:
+    chunker = Chunker(tokenizer_of("bundled"), cached_tokens=20)
+    chunker._backend = counting = Counting(chunker._backend)
+    contexts = [f"ada {'was ' * 6} {i}" for i in range(3)]  # 8 tokens each
+    for context in (*contexts[:2], contexts[0], contexts[2], contexts[0]):
+        chunker.cut(["Who?"], [context])
+    assert counting.texts == contexts
+    chunker.cut(["Who?"], [contexts[1]])
+    assert counting.texts == [*contexts, contexts[1]]
+    for i in range(50):
+        chunker.cut(["Who?"] * 3, [f"{i} {word}" for word in ("one", "two", "three")])
+        assert sum(len(text.ids) for text in chunker._cache.values()) <= 20
+    # A context that is too long is kept for the next question, alone.
+    counting.texts.clear()
+    for _ in range(3):
+        chunker.cut(["Who?"], ["ada " * 100])
+    assert len(counting.texts) == len(chunker._cache) == 1
+
+
+def test_one_bad_pair_leaves_the_others() -> None:
+    tokenizer = tokenizer_of("bundled")
+    questions = ["Who?", "", "who " * 90, "Why?"]
+    contexts = ["It was Ada.", "x", "ada " * 90, "For fun."]
+    chunks, errors = Chunker(tokenizer).cut(questions, contexts, max_seq_len=96, first_item=5)
+    assert [error.item for error in errors] == [6, 7]
+    expected = make_chunks(tokenizer, ["Who?", "Why?"], ["It was Ada.", "For fun."], max_seq_len=96)
+    assert chunks.input_ids.tolist() == expected.input_ids.tolist()
+    assert chunks.question_id.tolist() == [0, 1]
+    nothing, errors = Chunker(tokenizer).cut(["", " "], ["x", "y"])
+    assert (len(nothing), len(errors)) == (0, 2)
 
 
 def test_truncation_and_padding_left_on_the_tokenizer_have_no_effect() -> None:

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from qa_fast.answers import char_range
 from qa_fast.chunks import make_chunks
 from qa_fast.engine import Engine, Options
 from qa_fast.pipeline import pipeline
 
-from .tiny import FAMILIES, tiny_model, tokenizer_of, xquad
+from .tiny import FAMILIES, char_range, tiny_model, tokenizer_of, xquad
 
 LANGUAGES = ("zh", "ar", "th", "hi")
 EMOJI = "\U0001f917\U0001f468\u200d\U0001f469\u200d\U0001f467 e\u0301\U0001f1eb\U0001f1f7 "

@@ -134,6 +134,5 @@ def test_speed_by_stage(tmp_path: Path) -> None:
     assert rows_shown == [
         ("tokenize", "1.00", "33.3"),
         ("forward", "1.50", "50.0"),
-        ("read and write", "0.50", "16.7"),
-        ("all", "3.00", "100.0"),
+        ("everything", "3.00", "100.0"),
     ]

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -15,6 +16,8 @@ from transformers import (
     BertForQuestionAnswering,
     PreTrainedTokenizerFast,
 )
+
+from qa_fast.answers import char_ranges
 
 DATA = Path(__file__).parent / "data"
 BUNDLED = Path(__file__).parents[1] / "qa_fast" / "models" / "minilm-l6-squad"
@@ -140,3 +143,11 @@ def tiny_model(tokenizer: Any, seed: int = 0) -> BertForQuestionAnswering:
         initializer_range=0.5,
     )
     return BertForQuestionAnswering(config).eval()
+
+
+def char_range(encoding, first: int, last: int, low: int, high: int, *, align_to_words: bool):
+    """Characters of one span; widened only to tokens [low, high)."""
+    index = (np.array([i]) for i in (0, first, last))
+    within = (np.array([low]), np.array([high]))
+    ranges = char_ranges([encoding], *index, within=within, align_to_words=align_to_words)
+    return tuple(int(x[0]) for x in ranges)

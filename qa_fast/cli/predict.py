@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -237,6 +237,14 @@ def predict(
             rich_help_panel="Model",
         ),
     ] = None,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Run the model through torch.compile. It begins slowly: for long runs.",
+            rich_help_panel="Model",
+        ),
+    ] = False,
     devices: Annotated[
         str | None,
         typer.Option(
@@ -244,6 +252,27 @@ def predict(
             help="Several devices of this machine, such as cuda:0,cuda:1: one process runs "
             "on each.",
             show_default=False,
+            rich_help_panel="Several processes",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run on a Ray cluster: auto for the one this machine belongs to, local for this "
+            "machine alone, or an address. INPUT is then Parquet or JSONL with ids, OUT a folder; both "
+            "may be URIs such as s3://bucket/folder.",
+            show_default=False,
+            rich_help_panel="Several processes",
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --ray: how many actors, each with the model.",
+            show_default="one per GPU, without GPUs one per 4 CPUs",
             rich_help_panel="Several processes",
         ),
     ] = None,
@@ -287,7 +316,49 @@ def predict(
         from qa_fast.rows import Columns
         from qa_fast.shards import shards_from_environment
 
+        columns = Columns(id=id_column, question=question_column, context=context_column)
+        answering: dict[str, Any] = {
+            "model": model,
+            "device": device,
+            "dtype": dtype,
+            "compile": compile,
+            "columns": columns,
+            "on_error": on_error.value,
+            "null_threshold": null_threshold,
+            "top_k": top_k,
+            "max_answer_len": max_answer_len,
+            "scoring": scoring.value,
+            "handle_impossible_answer": no_answer,
+            "align_to_words": align_to_words,
+            "max_seq_len": max_seq_len,
+            "doc_stride": doc_stride,
+        }
         try:
+            if ray is not None:
+                alone = {
+                    "--split": split,
+                    "--subset": subset,
+                    "--limit": limit,
+                    "--devices": devices,
+                }
+                alone.update({"--num-shards": num_shards, "--part-rows": part_rows})
+                alone.update({"--shard-index": shard_index, "--batch-size": batch_size})
+                if given := [name for name, value in alone.items() if value is not None]:
+                    raise InputError(f"{', '.join(given)} cannot be used with --ray")
+                from qa_fast.ray import predict_files
+
+                found = predict_files(
+                    source, output, address=ray, concurrency=concurrency, **answering
+                )
+                text = f"{output}: {found['written']} answers"
+                if found["rejected"]:
+                    text += (
+                        f"; {found['rejected']} rows could not be answered, see rejects.jsonl in it"
+                    )
+                say(text)
+                return
+            if concurrency is not None:
+                raise InputError("--concurrency is of use with --ray only")
             if num_shards is None and shard_index is None:
                 num_shards, shard_index = shards_from_environment(os.environ)
                 if num_shards > 1:
@@ -297,28 +368,16 @@ def predict(
             run = run_predict(
                 source,
                 output,
-                model=model,
-                device=device,
                 devices=devices.split(",") if devices else None,
-                dtype=dtype,
                 batch_size=batch_size,
-                columns=Columns(id=id_column, question=question_column, context=context_column),
                 split=split,
                 subset=subset,
                 limit=limit,
-                on_error=on_error.value,
-                null_threshold=null_threshold,
                 part_rows=part_rows,
                 num_shards=num_shards,
                 shard_index=shard_index,
                 progress=progress,
-                top_k=top_k,
-                max_answer_len=max_answer_len,
-                scoring=scoring.value,
-                handle_impossible_answer=no_answer,
-                align_to_words=align_to_words,
-                max_seq_len=max_seq_len,
-                doc_stride=doc_stride,
+                **answering,
             )
         except (ValueError, OSError, ImportError) as error:
             raise InputError(with_option_names(str(error))) from error

@@ -1,0 +1,435 @@
+"""Questions per second from texts to answers, next to what people used before.
+
+    python bench/pipeline.py dev-v2.0.json --peer-python older/bin/python --limit 1000
+
+Every provider gets the same questions, contexts and weights. Its answers are compared with ours before
+times are printed. Each is run several times, the median counts.
+
+- ours: `Engine.read`, in float32 and in the variants asked for
+- removed pipeline: transformers' ``pipeline("question-answering")`` in an interpreter that has
+  transformers 5.2.0, the last release with it, at batch sizes 1, 8 and 32; the best one counts
+- loop: one question at a time with a matrix of all spans, as courses teach it. It has no limit on
+  an answer's length and does not add up answers, so its answers may differ; how many agree is printed
+
+Models: ``near-free`` (one layer, 16 wide: what is left is everything but the model), ``bundled``, and
+``base`` and ``large`` (BERT's shapes). All but ``bundled`` have random weights.
+
+Texts: ``shared`` (the questions in the order of the file, so that consecutive ones share a context),
+``unique`` (each context is used once, so that nothing can be reused) and ``long`` (all contexts of an
+article as one).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import rich
+import torch
+import typer
+from rich.table import Table
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoTokenizer,
+    BertConfig,
+    BertForQuestionAnswering,
+)
+
+from qa_fast.chunks import Chunker
+from qa_fast.engine import Engine, Options, Pair, Stats
+from qa_fast.pipeline import BUNDLED_MODEL
+
+RESULTS = Path(__file__).parent / "results"
+BATCH_SIZES = (1, 8, 32)
+STAGES = ("tokenize", "plan", "forward", "decode", "map")
+SHAPES = {  # layers, width, heads
+    "near-free": (1, 16, 2),
+    "base": (12, 768, 12),
+    "large": (24, 1024, 16),
+}
+# MLPerf Inference v4.1, BERT-Large (bert-99), offline, per H200: 8-bit, tokenization excluded. A sample
+# is one chunk.
+MLPERF_SAMPLES_PER_SECOND = 9164
+
+PEER = """
+import json, logging, resource, sys, time, warnings
+warnings.simplefilter("ignore")
+import torch, transformers
+transformers.logging.set_verbosity_error()
+folder, device, dtype, batch_sizes, rounds = sys.argv[1:]
+pairs = json.load(open(folder + "/pairs.json"))
+questions, contexts = map(list, zip(*pairs))
+qa = transformers.pipeline(
+    "question-answering", model=folder, tokenizer=folder, device=device, dtype=getattr(torch, dtype)
+)
+found = {"answers": None, "seconds": {}}
+for size in map(int, batch_sizes.split(",")):
+    qa(question=questions[:32], context=contexts[:32], batch_size=size)
+    times = []
+    for _ in range(int(rounds)):
+        begin = time.perf_counter()
+        answers = qa(question=questions, context=contexts, batch_size=size)
+        times.append(time.perf_counter() - begin)
+    found["seconds"][size] = times
+    found["answers"] = answers
+found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps(found))
+"""
+
+
+def texts(path: Path, kind: str, limit: int) -> list[Pair]:
+    """``limit`` pairs of a question and a context from a file in SQuAD's format."""
+    articles = json.loads(path.read_text(encoding="utf-8"))["data"]
+    pairs = [
+        (qa["question"], paragraph["context"])
+        for article in articles
+        for paragraph in article["paragraphs"]
+        for qa in paragraph["qas"]
+    ]
+    if kind == "long":
+        pairs = [
+            (article["paragraphs"][0]["qas"][0]["question"], "\n\n".join(contexts))
+            for article in articles
+            if (contexts := [p["context"] for p in article["paragraphs"] if p["qas"]])
+        ]
+    # Evenly from the whole file, in runs that keep the questions of a context together.
+    runs = [pairs[i : i + 100] for i in range(0, len(pairs), 100)]
+    step = max(1, len(pairs) // limit)
+    pairs = [pair for run in runs[::step] for pair in run][:limit]
+    if kind == "unique":
+        pairs = [(question, f"{i}. {context}") for i, (question, context) in enumerate(pairs)]
+    return pairs
+
+
+def save_model(name: str, folder: str) -> None:
+    """A model and its tokenizer in ``folder``."""
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_MODEL)
+    if name == "bundled":
+        model = AutoModelForQuestionAnswering.from_pretrained(BUNDLED_MODEL, dtype=torch.float32)
+    else:
+        torch.manual_seed(0)
+        layers, width, heads = SHAPES[name]
+        model = BertForQuestionAnswering(
+            BertConfig(
+                vocab_size=len(tokenizer),
+                num_hidden_layers=layers,
+                hidden_size=width,
+                num_attention_heads=heads,
+                intermediate_size=(2 if width < 64 else 4) * width,
+                # Wide enough apart that noise of 1e-6 does not change which answer is best.
+                initializer_range=0.5 if width < 64 else 0.02,
+            )
+        )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load(folder: str, device: str, variant: str) -> Engine:
+    """Our engine: float32, bfloat16, float16, int8 (Linear layers), or one of these with +compile."""
+    dtype, _, compiled = variant.partition("+")
+    model = AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if dtype == "int8":
+        model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
+        dtype = "auto"
+    return Engine(model, tokenizer, device=device, dtype=dtype, compile=bool(compiled))
+
+
+def timed(call: Callable[[], Any], rounds: int) -> tuple[Any, list[float]]:
+    """What ``call`` returns, and the seconds of each of its rounds."""
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        result = call()
+        times.append(time.perf_counter() - begin)
+    return result, times
+
+
+def ours(engine: Engine, pairs: list[Pair], rounds: int) -> dict[str, Any]:
+    """Our answers and times, with the share of every stage."""
+    list(engine.read(pairs[:512] if engine._forward.compiled else pairs[:32], Options()))
+    engine.stats = Stats()
+
+    def run() -> list[Any]:
+        engine._chunker = Chunker(engine.tokenizer)  # each round tokenizes anew
+        return [reading.answers[0] for reading in engine.read(pairs, Options())]
+
+    answers, times = timed(run, rounds)
+    stats = asdict(engine.stats)
+    flops = model_flops(engine.model, stats["tokens"], stats["chunks"])
+    return {
+        "answers": answers,
+        "seconds": times,
+        "stages": {stage: stats[stage] / rounds for stage in STAGES},
+        "chunks": stats["chunks"] // rounds,
+        "padding": stats["padded_tokens"] / stats["tokens"] - 1,
+        "flops_per_second": flops / sum(times),
+        "peak_mb": peak_mb(engine.device),
+    }
+
+
+def peak_mb(device: torch.device) -> float:
+    """Peak memory of the device, or of this process (with everything that it did before)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def model_flops(model: Any, tokens: int, chunks: int) -> float:
+    """Floating point operations of the matrix products for that many tokens without padding.
+
+    A weight of a linear layer is one multiplication and one addition per token; attention has two
+    products of [N, width] by [width, N] per layer, N taken as the mean.
+    """
+    linear = sum(
+        module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear)
+    )
+    config = model.config
+    attention = 4 * config.num_hidden_layers * config.hidden_size * tokens / max(1, chunks)
+    return tokens * (2.0 * linear + attention)
+
+
+def matmul_rate(device: str, dtype: torch.dtype) -> float:
+    """Floating point operations per second of a large matrix product: the roof for the model."""
+    n = 8192 if device.startswith("cuda") else 1024
+    a = torch.randn(n, n, device=device).to(dtype)
+
+    def run() -> None:
+        for _ in range(5):
+            a @ a
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    run()
+    return 5 * 2 * n**3 / min(timed(run, 5)[1])
+
+
+def removed_pipeline(
+    python: Path, folder: str, pairs: list[Pair], device: str, dtype: str, rounds: int
+) -> dict[str, Any]:
+    """The removed pipeline at its best batch size."""
+    (Path(folder) / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
+    arguments = [folder, device, dtype, ",".join(map(str, BATCH_SIZES)), str(rounds)]
+    done = subprocess.run(
+        [python, "-c", PEER, *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"the removed pipeline failed:\n{done.stderr[-2000:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    by_size = {size: statistics.median(times) for size, times in found["seconds"].items()}
+    best = min(by_size, key=by_size.__getitem__)
+    return {**found, "seconds": found["seconds"][best], "batch_size": int(best), "by_size": by_size}
+
+
+def loop(engine: Engine, pairs: list[Pair]) -> dict[str, Any]:
+    """One question at a time, every span of a chunk in a matrix."""
+    tokenizer, model = AutoTokenizer.from_pretrained(BUNDLED_MODEL), engine.model
+
+    def answer(question: str, context: str) -> dict[str, Any]:
+        inputs = tokenizer(
+            question,
+            context,
+            truncation="only_second",
+            max_length=384,
+            stride=128,
+            padding="longest",
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_tensors="pt",
+        )
+        inputs.pop("overflow_to_sample_mapping")
+        offsets = inputs.pop("offset_mapping")
+        with torch.no_grad():
+            output = model(**inputs.to(engine.device))
+        outside = torch.tensor(
+            [[s != 1 for s in inputs.sequence_ids(c)] for c in range(len(offsets))]
+        )
+        outside[:, 0] = False  # [CLS]
+        start, end = (
+            x.float().cpu().masked_fill(outside, -10000).softmax(-1)
+            for x in (output.start_logits, output.end_logits)
+        )
+        best = {"score": -1.0}
+        for c in range(len(offsets)):
+            scores = torch.triu(start[c][:, None] * end[c][None, :])
+            scores[0] = 0
+            place = int(scores.argmax())
+            i, j = divmod(place, scores.shape[1])
+            if float(scores[i, j]) > best["score"]:
+                first, last = int(offsets[c, i, 0]), int(offsets[c, j, 1])
+                best = {"score": float(scores[i, j]), "start": first, "end": last}
+                best["answer"] = context[first:last]
+        return best
+
+    answer(*pairs[0])
+    answers, times = timed(lambda: [answer(*pair) for pair in pairs], 1)
+    return {"answers": answers, "seconds": times}
+
+
+def agreement(found: list[Any], expected: list[Any]) -> float:
+    """Share of answers that are the same, or as good: their scores differ by rounding only."""
+    same = [
+        (mine["start"], mine["end"]) == (theirs["start"], theirs["end"])
+        or abs(mine["score"] - theirs["score"]) <= 1e-4 * abs(theirs["score"])
+        for mine, theirs in zip(found, expected, strict=True)
+    ]
+    return sum(same) / len(same)
+
+
+def memory_growth(engine: Engine, pairs: list[Pair], questions: int) -> dict[str, float]:
+    """Resident memory, in MiB, after a tenth of ``questions`` from a generator, and at the end."""
+
+    def stream() -> Iterator[Pair]:
+        for i, (question, context) in enumerate(islice(cycle(pairs), questions)):
+            yield question, f"{i}. {context}"
+
+    page = os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def resident() -> float:
+        return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * page
+
+    before = highest = 0.0
+    for i, _ in enumerate(engine.read(stream(), Options(), progress=True), 1):
+        if i == questions // 10:
+            before = resident()
+        if i % 1000 == 0:
+            highest = max(highest, resident())
+    return {"questions": questions, "mb_after_a_tenth": before, "mb_at_most": highest}
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="Questions in SQuAD's format.")],
+    peer_python: Annotated[
+        Path | None,
+        typer.Option(help="A Python with transformers 5.2.0, for the removed pipeline."),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="near-free, bundled, base, large.")
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option(help="shared, unique, long.")] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="float32, bfloat16, float16 or int8, with +compile or without."),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Questions.")] = 1000,
+    rounds: Annotated[int, typer.Option(help="Runs of each provider; the median counts.")] = 3,
+    device: str = "cpu",
+    with_loop: Annotated[bool, typer.Option("--loop", help="Time the loop too.")] = False,
+    memory: Annotated[int, typer.Option(help="Also stream so many questions, 0: none.")] = 0,
+    name: Annotated[str, typer.Option(help="Name of the result file.")] = "pipeline_cpu",
+) -> None:
+    """Measure whole pipelines and write bench/results/NAME.json."""
+    rows: list[dict[str, Any]] = []
+    variants = variant or ["float32"]
+    growth = None
+    for model_name in model or ["near-free", "bundled"]:
+        with tempfile.TemporaryDirectory() as folder:
+            save_model(model_name, folder)
+            for kind in text or ["shared", "unique"]:
+                pairs = texts(data, kind, limit)
+                found: dict[str, dict[str, Any]] = {}
+                for variant_name in variants:
+                    engine = load(folder, device, variant_name)
+                    found[f"ours {variant_name}"] = ours(engine, pairs, rounds)
+                if with_loop:
+                    found["loop"] = loop(load(folder, device, variants[0]), pairs)
+                if peer_python is not None:
+                    dtype = variants[0].partition("+")[0]
+                    found["removed pipeline"] = removed_pipeline(
+                        peer_python, folder, pairs, device, dtype, rounds
+                    )
+                rows += report(model_name, kind, pairs, found, device)
+            if memory and growth is None:
+                engine = load(folder, device, variants[0])
+                growth = memory_growth(engine, texts(data, "shared", 5000), memory)
+                rich.print(growth)
+    results = {
+        "machine": platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "memory": growth,
+        "runs": rows,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    wrong = [row for row in rows if row["provider"] == "removed pipeline" and row["agree"] < 1]
+    if wrong:
+        sys.exit("the removed pipeline's answers differ from ours: see the tables")
+
+
+def report(
+    model: str, kind: str, pairs: list[Pair], found: dict[str, dict[str, Any]], device: str
+) -> list[dict[str, Any]]:
+    """Print one table; returns its rows."""
+    first = next(iter(found))
+    expected = found[first]["answers"]
+    ours_seconds = statistics.median(found[first]["seconds"])
+    rows = []
+    for provider, run in found.items():
+        seconds = statistics.median(run["seconds"])
+        row = {
+            "model": model,
+            "text": kind,
+            "questions": len(pairs),
+            "provider": provider,
+            "agree": agreement(run["answers"], expected),
+            "questions_per_second": len(pairs) / seconds,
+            "ms_per_question": seconds / len(pairs) * 1e3,
+            "ratio": seconds / ours_seconds,
+            **{k: v for k, v in run.items() if k not in ("answers", "seconds")},
+        }
+        if "flops_per_second" in row:
+            dtype = getattr(torch, provider.split()[1].partition("+")[0], torch.float32)
+            row["utilization"] = row["flops_per_second"] / matmul_rate(device, dtype)
+            row["chunks_per_second"] = run["chunks"] / seconds
+        rows.append(row)
+    title = f"{model} model, {kind} contexts, {len(pairs)} questions"
+    table = Table(
+        "provider", "agree", "questions/s", "ms each", "times ours", "batch", "peak MB", title=title
+    )
+    for row in rows:
+        table.add_row(
+            row["provider"],
+            f"{row['agree']:.1%}",
+            f"{row['questions_per_second']:.0f}",
+            f"{row['ms_per_question']:.3f}",
+            f"{row['ratio']:.2f}",
+            str(row.get("batch_size", "")),
+            f"{row['peak_mb']:.0f}" if "peak_mb" in row else "",
+        )
+    rich.print(table)
+    for row in rows:
+        if "stages" in row:
+            stages = ", ".join(
+                f"{stage} {seconds / len(pairs) * 1e6:.0f}"
+                for stage, seconds in row["stages"].items()
+            )
+            rich.print(
+                f"  {row['provider']}: microseconds per question by stage: {stages}; padding "
+                f"{row['padding']:.1%}; model FLOP utilization {row['utilization']:.1%}"
+            )
+            if model == "large" and device.startswith("cuda"):
+                rich.print(
+                    f"  {row['chunks_per_second']:.0f} chunks/s; MLPerf's BERT-Large on an H200: "
+                    f"{MLPERF_SAMPLES_PER_SECOND}"
+                )
+    return rows
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,377 @@
+"""Chunks in, logits out: planning batches and running the model on them.
+
+A window's batches lie one after the other in one flat buffer, padding included, and so do their
+logits: the decoder finds each chunk's row by its offset, so nothing is cut out or sorted back, and a
+batch's inputs are views.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .chunks import Chunks, ranges
+from .device import Device, is_out_of_memory, to_device
+
+BATCH_TOKENS = {"cpu": 2048, "other": 32768}
+# torch.compile makes code for at most 8 shapes of a function (torch._dynamo.config.recompile_limit).
+BUCKETS = 8
+
+
+class Batch(NamedTuple):
+    """Chunks that the model reads together.
+
+    Attributes:
+        chunks: their numbers.
+        rows: rows of the batch; those after the chunks are padding.
+        width: tokens in a row.
+    """
+
+    chunks: npt.NDArray[np.int64]
+    rows: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A window of C chunks, laid out in batches of P tokens in all.
+
+    Attributes:
+        batches: the batches, one after the other in the buffers.
+        length: [C] int32 tokens in each chunk.
+        row_offset: [C] int64 index of each chunk's first token in the buffers.
+        buffers: the model's arguments: [P] int64 host tensors, by name.
+    """
+
+    batches: list[Batch]
+    length: npt.NDArray[np.int32]
+    row_offset: npt.NDArray[np.int64]
+    buffers: dict[str, Tensor]
+
+    @property
+    def padded_tokens(self) -> int:
+        """P."""
+        return sum(batch.rows * batch.width for batch in self.batches)
+
+
+class Logits(NamedTuple):
+    """What the model gave for a plan.
+
+    Attributes:
+        start: [P] float32.
+        end: [P] float32.
+        failed: chunks that did not fit into memory even alone; their logits are NaN.
+    """
+
+    start: Tensor
+    end: Tensor
+    failed: list[int]
+
+
+class Forward:
+    """A model, and how it is called.
+
+    Args:
+        model: see `Engine`, as the other arguments.
+        tokenizer: for its padding, and for which arguments its model takes.
+        device: where to run.
+        dtype: the weights' type.
+        max_batch_tokens: most tokens in a batch.
+        compile: compile the model, and give it batches of few fixed shapes.
+
+    Attributes:
+        device: the device layer.
+        max_batch_tokens: as given, or less after the device ran out of memory.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        device: str | int | torch.device | None,
+        dtype: str | torch.dtype | None,
+        max_batch_tokens: int | None,
+        compile: bool,
+    ) -> None:
+        self.model = model
+        self.device = Device(_place(model, device, dtype))
+        kind = self.device.device.type
+        self.max_batch_tokens = max_batch_tokens or BATCH_TOKENS.get(kind, BATCH_TOKENS["other"])
+        self.compiled = compile
+        self._call = torch.compile(model, dynamic=False) if compile else model
+        self._accepted = _accepted_arguments(model, tokenizer)
+        config = getattr(model, "config", None)
+        pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
+        self._pad_id = next(pad for pad in pads if pad is not None)
+        self._eval = _EvalMode(model)
+        self._warned = False
+
+    def plan(self, chunks: Chunks, max_seq_len: int, batch_size: int | None) -> Plan:
+        """Lay ``chunks`` out in batches.
+
+        Rows are padded on the right whatever the tokenizer says: then a token's position does not
+        depend on the batch.
+        """
+        batches = plan_batches(
+            chunks.length,
+            self.max_batch_tokens,
+            batch_size,
+            widths=bucket_widths(max_seq_len) if self.compiled else None,
+        )
+        row_offset = np.empty(len(chunks), np.int64)
+        size = 0
+        for batch in batches:
+            row_offset[batch.chunks] = size + np.arange(len(batch.chunks)) * batch.width
+            size += batch.rows * batch.width
+        place = ranges(row_offset, chunks.length)
+        buffers = {}
+        for name, padding, values in (
+            ("input_ids", self._pad_id, chunks.input_ids),
+            ("attention_mask", 0, 1),
+            ("token_type_ids", 0, chunks.token_type_ids),
+        ):
+            if name in self._accepted:
+                buffers[name] = self.device.host_buffer((size,), torch.int64)
+                array = buffers[name].numpy()
+                array.fill(padding)
+                array[place] = values
+        return Plan(batches, chunks.length, row_offset, buffers)
+
+    def run(self, plan: Plan) -> Logits:
+        """Call the model on each batch; on a GPU this returns before the work is done."""
+        inputs = {name: self.device.upload(buffer) for name, buffer in plan.buffers.items()}
+        shape = (plan.padded_tokens,)
+        start, end = (torch.empty(shape, device=self.device.device) for _ in range(2))
+        failed: list[int] = []
+        done = 0
+        with torch.inference_mode(), self._eval:
+            for batch in plan.batches:
+                here = slice(done, done + batch.rows * batch.width)
+                done = here.stop
+                views = {
+                    name: tensor[here].view(batch.rows, batch.width)
+                    for name, tensor in inputs.items()
+                }
+                out = (x[here].view(batch.rows, batch.width) for x in (start, end))
+                for row in self._run_batch(views, plan.length[batch.chunks], *out):
+                    failed += batch.chunks[row : row + 1].tolist()
+        return Logits(start, end, failed)
+
+    def _run_batch(
+        self, inputs: dict[str, Tensor], length: npt.NDArray[np.int32], start: Tensor, end: Tensor
+    ) -> list[int]:
+        """Fill ``start`` and ``end`` [rows, width]; returns the rows for which memory is too small."""
+        rows, width = start.shape
+        if rows == 1 or rows * width <= self.max_batch_tokens:
+            try:
+                extra = {"use_cache": False} if "use_cache" in self._accepted else {}
+                logits = _logits(self._call(**inputs, **extra), self.model, (rows, width))
+                start.copy_(logits[0])
+                end.copy_(logits[1])
+                return []
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Only now, when the error with all that its traceback holds is gone.
+            self.device.free_cache()
+            if rows == 1 and width == length[0]:
+                start.fill_(torch.nan)
+                end.fill_(torch.nan)
+                return [0]
+            self._lower_budget(rows * width)
+        failed = []
+        size = (len(length) + 1) // 2
+        for first in range(0, len(length), size):
+            part = slice(first, min(first + size, len(length)))
+            # Rows are sorted: the second half can be narrower.
+            corner = part, slice(int(length[part].max()))
+            views = {name: tensor[corner].contiguous() for name, tensor in inputs.items()}
+            found = self._run_batch(views, length[part], start[corner], end[corner])
+            failed += [first + row for row in found]
+        return failed
+
+    def _lower_budget(self, tokens: int) -> None:
+        self.max_batch_tokens = min(self.max_batch_tokens, max(1, tokens // 2))
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"a batch of {tokens} tokens does not fit into the memory of "
+                f"{self.device.device}: it is split, and later batches are smaller; "
+                f"max_batch_tokens={self.max_batch_tokens} avoids this",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def plan_batches(
+    length: npt.NDArray[np.int32],
+    max_tokens: int,
+    batch_size: int | None = None,
+    widths: Sequence[int] | None = None,
+) -> list[Batch]:
+    """Cut chunks into batches of similar lengths, longest first.
+
+    Args:
+        length: [C] tokens per chunk.
+        max_tokens: most tokens in a batch after padding. A chunk that is longer by itself still
+            makes a batch, of one.
+        batch_size: most chunks in a batch; None for no such limit.
+        widths: the only row widths to use, ascending; then all batches of one width have the same
+            number of rows too, the last one's filled up with padding. None: each batch is as wide
+            as its longest chunk.
+
+    Returns:
+        Batches that together hold every chunk once.
+
+    Example:
+        >>> plan = plan_batches(np.array([3, 9, 4, 8], np.int32), 18)
+        >>> [(batch.chunks.tolist(), batch.width) for batch in plan]
+        [([1, 3], 9), ([2, 0], 4)]
+    """
+    order = np.argsort(-length, kind="stable")
+    batches, done = [], 0
+    while done < len(order):
+        width = int(length[order[done]])
+        if widths is not None:
+            width = next(w for w in widths if w >= width)
+        rows = max(1, max_tokens // width)
+        rows = min(rows, batch_size or rows)
+        chunks = order[done : done + rows]
+        if widths is None:
+            rows = len(chunks)
+        else:
+            shorter = [w for w in widths if w < width]
+            chunks = chunks[length[chunks] > (shorter[-1] if shorter else 0)]
+        batches.append(Batch(chunks, rows, width))
+        done += len(chunks)
+    return batches
+
+
+def bucket_widths(max_seq_len: int) -> list[int]:
+    """At most 8 row widths up to ``max_seq_len``, evenly spread: multiples of 8 but for the last."""
+    step = -(-max_seq_len // (8 * BUCKETS)) * 8
+    return [*range(step, max_seq_len, step), max_seq_len]
+
+
+def position_limit(model: Any) -> int | None:
+    """Most tokens that ``model`` has positions for; None where it has no table of them.
+
+    Learned and sinusoidal position embeddings are looked up in a table. Tables of RoBERTa and its
+    kin begin after the padding index, BART's after an offset of its own. Models with relative or
+    rotary positions have no table, and no hard limit.
+    """
+    limits = [
+        table.num_embeddings
+        - (0 if table.padding_idx is None else table.padding_idx + 1)
+        - getattr(table, "offset", 0)
+        for name, table in (model.named_modules() if isinstance(model, torch.nn.Module) else ())
+        if name.rpartition(".")[2] in {"position_embeddings", "embed_positions", "wpe"}
+        and isinstance(table, torch.nn.Embedding)
+    ]
+    return min(limits, default=None)
+
+
+def _place(
+    model: Any, device: str | int | torch.device | None, dtype: str | torch.dtype | None
+) -> torch.device:
+    """Move and convert ``model`` in place, as far as asked and needed; returns its device."""
+    if not isinstance(model, torch.nn.Module):
+        return torch.device("cpu")
+    weights = [p for p in model.parameters() if p.is_floating_point()]
+    now = weights[0].device if weights else torch.device("cpu")
+    target = now if device is None else to_device(device)
+    if dtype is None and target.type == "cpu":
+        dtype = torch.float32
+    wanted = None if dtype in (None, "auto") else to_dtype(dtype)
+    if target != now:
+        model.to(target)
+    if wanted is not None and any(p.dtype != wanted for p in weights):
+        model.to(wanted)
+    return target
+
+
+def to_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A floating point type by its name in torch."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(
+            "dtype must be 'float32', 'bfloat16', 'float16', a torch dtype, or 'auto' for the "
+            f"checkpoint's own; got {dtype!r}"
+        )
+    return found
+
+
+def _accepted_arguments(model: Any, tokenizer: Any) -> set[str]:
+    """Those of the engine's arguments that ``model`` takes and ``tokenizer`` means it to have."""
+    function = model.forward if hasattr(model, "forward") else model
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    accepted = {"input_ids", "attention_mask", "token_type_ids", "use_cache"} & set(parameters)
+    if "input_ids" not in accepted:
+        if not takes_any:
+            raise ValueError(
+                f"{type(model).__name__} takes no input_ids; a model for extractive question "
+                "answering is needed"
+            )
+        accepted = {"input_ids", "attention_mask", "token_type_ids"}
+    if "token_type_ids" not in tokenizer.model_input_names:
+        accepted.discard("token_type_ids")
+    return accepted
+
+
+class _EvalMode:
+    """While entered, by any number of threads, ``model`` is without dropout; then as it was."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._users = 0
+        self._was_training = False
+        self._lock = Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._was_training = bool(getattr(self._model, "training", False))
+                if self._was_training:
+                    self._model.eval()
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users and self._was_training:
+                self._model.train()
+
+
+def _logits(output: Any, model: Any, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Start and end logits from what ``model`` returned for a batch of ``shape``."""
+    if isinstance(output, Mapping):
+        found: Sequence[Any] = [output.get("start_logits"), output.get("end_logits")]
+    else:
+        found = output[:2] if isinstance(output, (tuple, list)) else []
+    logits = [
+        torch.as_tensor(x) if isinstance(x, (Tensor, np.ndarray)) else torch.empty(0) for x in found
+    ]
+    if [tuple(x.shape) for x in logits] != [shape, shape]:
+        got = (
+            f"{type(output).__name__} with "
+            + (", ".join(map(str, output)) if isinstance(output, Mapping) else "other contents")
+            if isinstance(output, (Mapping, tuple, list))
+            else type(output).__name__
+        )
+        raise ValueError(
+            f"{type(model).__name__} cannot be used: it returned {got}, where start_logits and "
+            f"end_logits are needed, each of shape [batch, tokens] = {list(shape)}; use a "
+            "...ForQuestionAnswering class (XLNet and XLM: ...ForQuestionAnsweringSimple)"
+        )
+    return logits[0], logits[1]

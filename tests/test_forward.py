@@ -1,0 +1,163 @@
+"""Running the model: batches of fixed shapes, memory that runs out, the device layer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qa_fast.chunks import ExampleError
+from qa_fast.device import Device, is_out_of_memory
+from qa_fast.engine import Engine, Options
+from qa_fast.forward import bucket_widths, plan_batches
+
+from .test_engine import OPTIONS, answers_of, examples, same
+from .tiny import tiny_model, tokenizer_of
+
+SHORTAGES = {
+    "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "mps": RuntimeError("MPS backend out of memory (MPS allocated: 17.87 GB)"),
+    "cpu": RuntimeError(
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
+    ),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+    "python": MemoryError(),
+}
+
+
+class Small:
+    """A model whose memory holds ``most`` tokens."""
+
+    def __init__(self, model: Any, most: int, error: Exception) -> None:
+        self.model, self.most, self.error = model, most, error
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, input_ids, attention_mask, token_type_ids):
+        if input_ids.numel() > self.most:
+            raise self.error
+        self.shapes.append(tuple(input_ids.shape))
+        return self.model(input_ids, attention_mask, token_type_ids)
+
+
+@pytest.mark.parametrize("shortage", SHORTAGES)
+def test_batches_that_do_not_fit_are_split(shortage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qa_fast.engine.WINDOW_QUESTIONS", 8)
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer)
+    expected = answers_of(Engine(model, tokenizer), examples(), OPTIONS)
+    small = Small(model, 500, SHORTAGES[shortage])
+    engine = Engine(small, tokenizer, max_batch_tokens=4000)
+    with pytest.warns(
+        RuntimeWarning, match=r"does not fit into the memory of cpu.*split"
+    ) as caught:
+        same(answers_of(engine, examples(), OPTIONS), expected)
+    assert len(caught) == 1
+    assert 250 <= engine.max_batch_tokens <= 500
+    # Nothing has to be tried again, and nothing is said again.
+    small.shapes.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(answers_of(engine, examples(), OPTIONS), expected)
+    assert all(rows == 1 or rows * width <= 500 for rows, width in small.shapes)
+
+
+@pytest.mark.parametrize("scoring", ["probability", "shared"])
+def test_a_chunk_that_does_not_fit_alone_is_an_error_of_its_question(scoring: Any) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer)
+    data = [("Who?", "It was Ada."), ("Who wrote?", "It was Ada. " * 20), ("Why?", "For fun.")]
+    options = Options(scoring=scoring)
+    expected = list(Engine(model, tokenizer).read(data, options))
+    engine = Engine(Small(model, 60, SHORTAGES["gpu"]), tokenizer)
+    with pytest.warns(RuntimeWarning, match="max_batch_tokens"):
+        found = list(engine.read(data, options, errors="return"))
+    same([found[0].answers, found[2].answers], [expected[0].answers, expected[2].answers])
+    assert isinstance(found[1], ExampleError)
+    assert found[1].item == 1
+    assert str(found[1]).startswith("question 1 ('Who wrote?') does not fit into the memory of cpu")
+    with pytest.raises(ExampleError, match="not even one chunk of"):
+        list(engine.read(data, options))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("mat1 and mat2 shapes"), KeyError("x")], ids=["runtime", "key"]
+)
+def test_other_errors_of_the_model_are_not_taken_for_a_shortage(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+    tokenizer = tokenizer_of("wordpiece")
+    engine = Engine(Small(tiny_model(tokenizer), 0, error), tokenizer)
+    with pytest.raises(type(error)) as caught:
+        list(engine.read(examples(), OPTIONS))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("max_seq_len", [1, 7, 64, 130, 384, 512, 4096])
+def test_bucket_widths(max_seq_len: int) -> None:
+    widths = bucket_widths(max_seq_len)
+    assert 1 <= len(widths) <= 8
+    assert widths == sorted(set(widths))
+    assert widths[-1] == max_seq_len
+    assert all(width % 8 == 0 for width in widths[:-1])
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_batches_of_fixed_shapes(batch_size: int | None) -> None:
+    length = np.random.default_rng(0).integers(1, 385, 200).astype(np.int32)
+    widths = bucket_widths(384)
+    batches = plan_batches(length, 2048, batch_size, widths)
+    assert sorted(c for batch in batches for c in batch.chunks) == list(range(len(length)))
+    for batch in batches:
+        narrower = max((w for w in widths if w < batch.width), default=0)
+        assert narrower < length[batch.chunks].min() <= length[batch.chunks].max() <= batch.width
+        assert len(batch.chunks) <= batch.rows
+        assert batch.rows * batch.width <= 2048
+    shapes = {(batch.rows, batch.width) for batch in batches}
+    assert len(shapes) == len({batch.width for batch in batches}) <= 8
+
+
+@pytest.mark.slow
+def test_a_compiled_model_answers_alike_and_is_compiled_once_per_shape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qa_fast.engine.WINDOW_QUESTIONS", 8)
+    graphs = 0
+
+    def backend(graph: Any, _: Any) -> Callable[..., Any]:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    compiler = torch.compile  # the real one, but for the code generator
+    monkeypatch.setattr(
+        torch, "compile", lambda model, **options: compiler(model, backend=backend, **options)
+    )
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer)
+    options = Options(top_k=4, max_seq_len=96, doc_stride=16, scoring="logit")
+    expected = answers_of(Engine(model, tokenizer), examples(), options)
+    engine = Engine(model, tokenizer, max_batch_tokens=800, compile=True)
+    same(answers_of(engine, examples(), options), expected)
+    first = graphs
+    assert 1 <= first <= 8
+    assert engine.stats.batches > first
+    same(answers_of(engine, examples()[::-1], options)[::-1], expected)
+    assert graphs == first
+
+
+def test_on_a_cpu_nothing_is_copied() -> None:
+    device = Device(torch.device("cpu"))
+    buffer = device.host_buffer((2, 3), torch.int64)
+    assert (buffer.shape, buffer.dtype) == ((2, 3), torch.int64)
+    assert device.upload(buffer) is buffer
+    array = np.arange(3)
+    host = device.host(array)
+    array[0] = 7
+    assert host[0] == 7
+    (fetched,) = device.fetch([host])()
+    assert fetched is host
+    device.free_cache()
+    assert device.lookahead == 0
