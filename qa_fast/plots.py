@@ -109,9 +109,7 @@ def reliability_plot(found: Reliability, of: str) -> str:
     return _svg(f"reliability-{of}", draw)
 
 
-def histogram_plot(
-    name: str, x_label: str, values: Mapping[str, Floats], *, good: str
-) -> str:
+def histogram_plot(name: str, x_label: str, values: Mapping[str, Floats], *, good: str) -> str:
     """Two groups of numbers side by side: the group ``good`` in the colour of what is right."""
 
     def draw(axes: Any) -> None:
