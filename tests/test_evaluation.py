@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -274,6 +276,32 @@ def test_mistakes_are_one_line(args: list[Any], message: str) -> None:
     assert result.stderr.startswith("qa-fast: error: ")
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
+def test_a_terminal_gets_tables() -> None:
+    master, slave = os.openpty()
+    arguments = ["evaluate", str(SAMPLE), str(PREDICTIONS), "-n", str(NA_PROB), "-t", "-10"]
+    code = f"import sys; sys.argv = {['qa-fast', *arguments]}; from qa_fast.cli import main; main()"
+    environment = {**os.environ, "COLUMNS": "120", "TERM": "dumb"}
+    subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        check=True,
+        env=environment,
+    )
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux says so at the end
+        while more := os.read(master, 65536):
+            shown += more
+    os.close(master)
+    lines = [" ".join(line.split()) for line in shown.decode().splitlines()]
+    assert "exact 55.88 44.12 to 67.65 68" in lines
+    assert "best_f1 66.07 at threshold -10.93, tuned on these data" in lines
+    assert "no answer 34 52.94 52.94" in lines
+    assert "how many 11 63.64 63.64" in lines
 
 
 def test_columns_and_limit(tmp_path: Path) -> None:

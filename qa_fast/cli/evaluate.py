@@ -230,8 +230,7 @@ def evaluate(
 ) -> None:
     """Score predictions as the official SQuAD scripts do: exact match and F1.
 
-    Prints the totals as JSON, under the keys of the official script; on a terminal, a table with
-    confidence intervals and the scores by kind of question.
+    Prints the totals as JSON with the official script's keys; on a terminal, tables with more.
     """
     if (predictions is None) == (model is None):
         both = "both were given" if model else "neither was given"
