@@ -22,12 +22,16 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .compat import postprocess_qa_predictions as postprocess_qa_predictions
     from .datasets import read_examples as read_examples
     from .manifest import merge as merge
     from .pipeline import pipeline as pipeline
     from .predict import predict as predict
     from .predictions import Prediction as Prediction
     from .predictions import read_predictions as read_predictions
+    from .reader import Reader as Reader
+    from .register import register as register
+    from .register import unregister as unregister
     from .rows import Columns as Columns
     from .rows import Example as Example
     from .spans import Spans as Spans
@@ -38,27 +42,35 @@ _HOME = {
     "Columns": "rows",
     "Example": "rows",
     "Prediction": "predictions",
+    "Reader": "reader",
     "Spans": "spans",
     "decode_spans": "spans",
     "merge": "manifest",
     "pipeline": "pipeline",
+    "postprocess_qa_predictions": "compat",
     "predict": "predict",
     "read_examples": "datasets",
     "read_predictions": "predictions",
+    "register": "register",
+    "unregister": "register",
 }
 
 __all__ = [
     "Columns",
     "Example",
     "Prediction",
+    "Reader",
     "Spans",
     "__version__",
     "decode_spans",
     "merge",
     "pipeline",
+    "postprocess_qa_predictions",
     "predict",
     "read_examples",
     "read_predictions",
+    "register",
+    "unregister",
 ]
 
 
