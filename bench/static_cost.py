@@ -116,8 +116,8 @@ EVERY_BRANCH = [
     Workload(128, 1000, n=32768, distinct=True, chunks=2),
     Workload(1, 1, n=1, batch=1),  # all sizes 1, which Triton makes constants
     Workload(20, 30, batch=1, chunks=1),
-    Workload(20, 30, chunks=100_000),
-    Workload(20, 30, chunks=100_000, scoring="shared", distinct=True),
+    Workload(20, 30, chunks=100_000, batch=1000),  # enough of them for two passes
+    Workload(20, 30, chunks=100_000, batch=1000, scoring="shared", distinct=True),
 ]
 # Where only spills are looked at: the common call, and those with the most in registers.
 ELSEWHERE = [
@@ -319,11 +319,13 @@ def rows_of(jobs: list[tuple[Workload, int | str]]) -> list[dict[str, Any]]:
             code = cost.pop("code", None)
             name = f"sm_{target}" if isinstance(target, int) else target
             row = {"kernel": x.kernel, "workload": str(work), "target": name, **cost}
+            if x.constants["TOP_K"] != work.top_k:
+                row["workload"] += f": first pass, k={x.constants['TOP_K']}"
             if x.kernel == "merge":
                 flags = [f.lower() for f, on in x.constants.items() if on is True]
                 row["workload"] += f": {x.constants['FAN_IN']} lists {' '.join(flags)}"
             elif code:
-                row |= predict(work, x, instructions(code, work.top_k))
+                row |= predict(work, x, instructions(code, x.constants["TOP_K"]))
             rows.append(row)
     return rows
 

@@ -1,6 +1,6 @@
 """Merge the span lists of each question into its k best spans.
 
-A list holds the k best spans of a chunk (or of a tile of a long chunk), best first. One program merges
+A list holds the n best spans of a chunk (or of a tile of a long chunk), best first. One program merges
 the lists of one group: it keeps the head of every list in a register and k times takes the best head
 and moves that list on by one. A question with more lists than a program has room for is merged in
 levels, each with ``FAN_IN`` times fewer lists than the last; the grid of a level follows from shapes
@@ -60,6 +60,7 @@ def merge_kernel(
     n_groups,
     n_lists,
     n_tiles,
+    LIST_K: tl.constexpr,
     TOP_K: tl.constexpr,
     BLOCK_K: tl.constexpr,
     FAN_IN: tl.constexpr,
@@ -103,7 +104,6 @@ def merge_kernel(
     list_norm = tl.zeros([FAN_IN], tl.float32)
     if CHUNK_NORM:
         list_norm = tl.load(chunk_norm_ptr + which // n_tiles, mask=present, other=0.0)
-        list_norm = tl.where(list_norm > float("-inf"), list_norm, 0.0)
         null_scores -= list_norm
     shift = 0.0
     if SHARED_NORM:
@@ -114,7 +114,7 @@ def merge_kernel(
     slots = tl.arange(0, BLOCK_K)
     out = group * TOP_K
     taken = tl.zeros([FAN_IN], tl.int32)
-    head = tl.load(score_ptr + which * TOP_K, mask=present, other=float("-inf")) - list_norm
+    head = tl.load(score_ptr + which * LIST_K, mask=present, other=float("-inf")) - list_norm
     seen_first = tl.full([BLOCK_K], -2, tl.int32)
     seen_last = tl.full([BLOCK_K], -2, tl.int32)
     found = tl.where(nonfinite, TOP_K, 0)
@@ -126,7 +126,7 @@ def merge_kernel(
             is_winner = which == winner
             rank = tl.sum(tl.where(is_winner, taken, 0), axis=0)
             score = tl.sum(tl.where(is_winner, head, 0.0), axis=0)
-            at = winner * TOP_K + rank
+            at = winner * LIST_K + rank
             first = tl.load(first_ptr + at)
             last = tl.load(last_ptr + at)
             if LEAF:
@@ -152,9 +152,9 @@ def merge_kernel(
                 tl.store(out_chunk_ptr + out + found, chunk)
                 found += 1
             taken += is_winner.to(tl.int32)
-            more = is_winner & (taken < TOP_K)
+            more = is_winner & (taken < LIST_K)
             following = (
-                tl.load(score_ptr + which * TOP_K + taken, mask=more, other=float("-inf"))
+                tl.load(score_ptr + which * LIST_K + taken, mask=more, other=float("-inf"))
                 - list_norm
             )
             head = tl.where(is_winner, following, head)
@@ -184,6 +184,15 @@ def merge_kernel(
 FAN_IN = 64  # lists that one program merges
 
 
+def chunk_norm(log_norm: Tensor, n_tiles: int) -> Tensor:
+    """[C] what to subtract from the sums of a chunk's logits, from the [2, L] log-sum-exps of its lists.
+
+    0 where a chunk has no support.
+    """
+    norm = log_norm.view(2, -1, n_tiles).logsumexp(2).sum(0)
+    return norm.masked_fill(norm == float("-inf"), 0.0)
+
+
 def merge_topk(
     score: Tensor,
     first: Tensor,
@@ -194,6 +203,7 @@ def merge_topk(
     question_id: Tensor,
     context_offset: Tensor | None,
     *,
+    top_k: int,
     n_questions: int,
     n_tiles: int,
     max_chunks: int,
@@ -202,14 +212,15 @@ def merge_topk(
     """Merge the lists of [`span_topk`][qa_fast.kernels.span_topk.span_topk] into one per question.
 
     Args:
-        score: [L, k] float32 sums of logits.
-        first: [L, k] int32.
-        last: [L, k] int32.
+        score: [L, n] float32 sums of logits, best first, -inf for none.
+        first: [L, n] int32.
+        last: [L, n] int32.
         log_norm: [2, L] float32.
         null_score: [L] float32.
         context: [C, 2] int32.
         question_id: [C] int32.
         context_offset: [C] int32; None: nothing to skip.
+        top_k: k, spans per question.
         n_questions: Q.
         n_tiles: lists per chunk, L / C.
         max_chunks: no question has more chunks.
@@ -220,10 +231,10 @@ def merge_topk(
         [Q] bool.
     """
     device = score.device
-    n_lists, top_k = score.shape
+    n_lists = len(score)
     edges = torch.arange(n_questions + 1, dtype=question_id.dtype, device=device)
     lists = torch.searchsorted(question_id, edges) * n_tiles
-    chunk_norm = log_norm.view(2, -1, n_tiles).logsumexp(2).sum(0)
+    norm = chunk_norm(log_norm, n_tiles)
     chunk = first  # not read at the first level
     longest, leaf = max_chunks * n_tiles, True
     while True:
@@ -254,7 +265,7 @@ def merge_topk(
                 last_ptr=last,
                 chunk_ptr=chunk,
                 log_norm_ptr=log_norm,
-                chunk_norm_ptr=chunk_norm,
+                chunk_norm_ptr=norm,
                 null_score_ptr=null_score,
                 lists_ptr=lists,
                 groups_ptr=groups,
@@ -264,6 +275,7 @@ def merge_topk(
                 n_groups=n_groups,
                 n_lists=n_lists,
                 n_tiles=n_tiles,
+                LIST_K=score.shape[1],
                 TOP_K=top_k,
                 BLOCK_K=triton.next_power_of_2(top_k),
                 FAN_IN=fan_in,

@@ -196,9 +196,25 @@ def span_topk_kernel(
     end_ptr += base
     mask_ptr += base
 
+    null_s = float("-inf")
+    null_e = float("-inf")
+    null_score = float("inf")
+    if (tile == 0) & has_null:
+        null_s = tl.load(start_ptr + null).to(tl.float32)
+        null_e = tl.load(end_ptr + null).to(tl.float32)
+        null_score = null_s + null_e
+    first_token = low + tile * (ROWS * COLUMNS)
+    if not FINAL:
+        if first_token >= high:  # past the end of a short chunk, or an empty one
+            tl.store(score_ptr + pid * TOP_K, float("-inf"))
+            tl.store(log_norm_ptr + pid, null_s)
+            tl.store(log_norm_ptr + n_lists + pid, null_e)
+            tl.store(null_score_ptr + pid, null_score)
+            return
+
     # 1. A tile of tokens, and the ends one row further on.
     offs = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    token = low + tile * (ROWS * COLUMNS) + offs
+    token = first_token + offs
     further = token + COLUMNS
     inside = token < high
     inside_further = further < high
@@ -212,13 +228,6 @@ def span_topk_kernel(
     # 2. Normalizers. The null position joins them unless it is a context token already.
     log_norm_s = _log_sum_exp(s, NORMALIZE)
     log_norm_e = _log_sum_exp(e, NORMALIZE)
-    null_s = float("-inf")
-    null_e = float("-inf")
-    null_score = float("inf")
-    if (tile == 0) & has_null:
-        null_s = tl.load(start_ptr + null).to(tl.float32)
-        null_e = tl.load(end_ptr + null).to(tl.float32)
-        null_score = null_s + null_e
     counted = (null >= first) & (null < last)
     if HAS_MASK:
         counted = counted & (tl.load(mask_ptr + null, mask=has_null & counted, other=0) != 0)

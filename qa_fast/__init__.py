@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .compat import postprocess_qa_predictions as postprocess_qa_predictions
     from .datasets import read_examples as read_examples
     from .evaluation import Evaluation as Evaluation
     from .evaluation import evaluate as evaluate
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from .predict import predict as predict
     from .predictions import Prediction as Prediction
     from .predictions import read_predictions as read_predictions
+    from .reader import Reader as Reader
+    from .register import register as register
+    from .register import unregister as unregister
     from .rows import Columns as Columns
     from .rows import Example as Example
     from .spans import Spans as Spans
@@ -42,15 +46,19 @@ _HOME = {
     "Evaluation": "evaluation",
     "Example": "rows",
     "Prediction": "predictions",
+    "Reader": "reader",
     "Spans": "spans",
     "decode_spans": "spans",
     "evaluate": "evaluation",
     "merge": "manifest",
     "pipeline": "pipeline",
+    "postprocess_qa_predictions": "compat",
     "predict": "predict",
     "read_examples": "datasets",
     "read_predictions": "predictions",
+    "register": "register",
     "show": "notebook",
+    "unregister": "register",
 }
 
 __all__ = [
@@ -58,16 +66,20 @@ __all__ = [
     "Evaluation",
     "Example",
     "Prediction",
+    "Reader",
     "Spans",
     "__version__",
     "decode_spans",
     "evaluate",
     "merge",
     "pipeline",
+    "postprocess_qa_predictions",
     "predict",
     "read_examples",
     "read_predictions",
+    "register",
     "show",
+    "unregister",
 ]
 
 

@@ -64,30 +64,32 @@ def make_readings(
     spans: Spans,
     *,
     scoring: Scoring,
+    per_chunk: bool | None = None,
     top_k: int,
     align_to_words: bool,
     handle_impossible_answer: bool,
 ) -> list[Reading]:
     """The readings of Q questions: of each the ``top_k`` best answers, fewer where there are no more.
 
-    With ``scoring="probability"`` the rows of ``spans`` are chunks, and answers with the same text
-    (but for case), wherever they stand, become one: the first of them, with the sum of their
-    scores. So did Transformers' question-answering pipeline; the sum can exceed 1. With the other
-    scorings the rows are questions, and the same place in the context counts once, with its best
-    score.
+    With ``scoring="probability"`` answers with the same text (but for case), wherever they stand,
+    become one: the first of them, with the sum of their scores. So did Transformers'
+    question-answering pipeline; the sum can exceed 1. With the other scorings the same place in the
+    context counts once, with its best score.
 
     Args:
         chunks: C chunks of Q questions.
         contexts: the Q contexts that the chunks were made from.
-        spans: spans of each chunk, or of each question (see above), best first.
+        spans: spans of each chunk, or of each question, best first.
         scoring: the one that ``spans`` were decoded with.
+        per_chunk: whether the rows of ``spans`` are chunks; None: with "probability" they are.
         top_k: most answers per question.
         align_to_words: widen answers to whole words, as far as the tokenizer knows words.
         handle_impossible_answer: let the null answer compete, where there is a null position.
     """
     merge = scoring == "probability"
     questions = len(contexts)
-    row_question = chunks.question_id if merge else np.arange(questions)
+    per_chunk = merge if per_chunk is None else per_chunk
+    row_question = chunks.question_id if per_chunk else np.arange(questions)
     found = spans.chunk.numpy() >= 0  # -1: fewer candidates than asked for
     chunk = spans.chunk.numpy()[found]
     question = np.repeat(row_question, found.sum(axis=1))
@@ -121,6 +123,8 @@ def make_readings(
             mine[key] = [p, i, j, text]
         elif merge:
             mine[key][0] += p
+        elif p > mine[key][0]:  # from another chunk
+            mine[key][0] = p
 
     readings = []
     for by_key, null, count in zip(

@@ -63,7 +63,7 @@ class Options:
 
     Attributes:
         top_k: most answers per question.
-        max_answer_len: most tokens in an answer.
+        max_answer_len: most tokens in an answer; None for no limit.
         max_seq_len: most tokens in a chunk; None for 384, or the model's limit where that is less.
         doc_stride: context tokens that consecutive chunks share; None for
             ``min(max_seq_len // 2, 128)``.
@@ -74,21 +74,34 @@ class Options:
         scoring: "probability": each chunk by itself, answers with the same text merged, as in
             Transformers' pipeline; "shared": probabilities that compare across chunks; "logit":
             sums of start and end logit.
+        spans_per_chunk: with "logit", look at that many spans of each chunk, so that the best chunk
+            cannot crowd out the others; None looks at the best spans of the whole context.
     """
 
     top_k: int = 1
-    max_answer_len: int = 15
+    max_answer_len: int | None = 15
     max_seq_len: int | None = None
     doc_stride: int | None = None
     max_question_len: int | None = None
     handle_impossible_answer: bool = False
     align_to_words: bool = True
     scoring: Scoring = "probability"
+    spans_per_chunk: int | None = None
+
+    @property
+    def decodes_chunks(self) -> bool:
+        """Whether spans are those of each chunk by itself, not of the whole context."""
+        return self.scoring == "probability" or self.spans_per_chunk is not None
 
     def __post_init__(self) -> None:
         check_count("top_k", self.top_k)
-        check_count("max_answer_len", self.max_answer_len)
-        for name, least in (("max_seq_len", 1), ("doc_stride", 0), ("max_question_len", 1)):
+        for name, least in (
+            ("max_answer_len", 1),
+            ("max_seq_len", 1),
+            ("doc_stride", 0),
+            ("max_question_len", 1),
+            ("spans_per_chunk", 1),
+        ):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), least)
         for name in ("handle_impossible_answer", "align_to_words"):
@@ -97,6 +110,10 @@ class Options:
         if self.scoring not in get_args(Scoring):
             names = ", ".join(map(repr, get_args(Scoring)))
             raise ValueError(f"scoring must be one of {names}; got {self.scoring!r}")
+        if self.spans_per_chunk is not None and self.scoring != "logit":
+            raise ValueError(
+                f"spans_per_chunk goes with scoring='logit' only; got scoring={self.scoring!r}"
+            )
 
 
 @dataclass(slots=True)
@@ -176,7 +193,8 @@ class Engine:
             elsewhere. The model is converted in place.
         batch_size: most chunks in a batch.
         max_batch_tokens: most tokens in a batch, padding included; a single longer chunk is a batch
-            of its own. None: 2,048 on a CPU, 32,768 elsewhere. Where a batch does not fit into
+            of its own. None: on a CPU 2,048 to 8,192, the
+            more the narrower the model; 32,768 elsewhere. Where a batch does not fit into
             memory, it is split, and the number lowered.
         compile: run the model through `torch.compile`. Batches then have at most 8 shapes, filled up
             with padding. The first batch of each shape takes long: it is for long streams.
@@ -422,6 +440,7 @@ class Engine:
                 [window.contexts[item - first_item] for item in kept],
                 spans,
                 scoring=options.scoring,
+                per_chunk=options.decodes_chunks,
                 top_k=options.top_k,
                 align_to_words=options.align_to_words,
                 handle_impossible_answer=options.handle_impossible_answer,
@@ -448,15 +467,16 @@ class Engine:
         return [results[item] for item in everything]
 
     def _decode(self, window: _Window, logits: Logits, options: Options) -> Spans:
-        """The window's spans: per chunk for "probability", else per question."""
+        """The window's spans: per chunk for "probability" or on request, else per question."""
         chunks, host = window.chunks, self._forward.device.host
-        per_chunk = options.scoring == "probability"
+        per_chunk = options.decodes_chunks
+        align = options.align_to_words or not per_chunk
         return decode_spans(
             logits.start,
             logits.end,
             host(chunks.context),
             None if per_chunk else host(chunks.question_id),
-            top_k=candidate_count(options.top_k, options.align_to_words),
+            top_k=options.spans_per_chunk or candidate_count(options.top_k, align),
             max_answer_len=options.max_answer_len,
             scoring=options.scoring,
             context_offset=None if per_chunk else host(chunks.context_offset),
@@ -525,5 +545,4 @@ def _with_progress(results: Iterator[_T], pairs: Iterable[Pair]) -> Iterator[_T]
 def _nonfinite(chunks: Chunks, spans: Spans, options: Options) -> list[int]:
     """The questions whose logits are not all finite."""
     (rows,) = np.nonzero(spans.nonfinite.numpy())
-    per_chunk = options.scoring == "probability"
-    return np.unique(chunks.question_id[rows] if per_chunk else rows).tolist()
+    return np.unique(chunks.question_id[rows] if options.decodes_chunks else rows).tolist()

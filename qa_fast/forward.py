@@ -11,6 +11,7 @@ import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -22,9 +23,16 @@ from torch import Tensor
 from .chunks import Chunks, ranges
 from .device import Device, is_out_of_memory, to_device
 
-BATCH_TOKENS = {"cpu": 2048, "other": 32768}
+# On a CPU a batch's activations should stay in the cache: about 2^20 of them per layer, within limits.
+CPU_BATCH_TOKENS = (2048, 8192)
+BATCH_TOKENS = 32768
+# Encoders in which every token attends to every other, so that one mask does for all layers.
+FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 # torch.compile makes code for at most 8 shapes of a function (torch._dynamo.config.recompile_limit).
 BUCKETS = 8
+
+PADDING_LEAKS = ("convbert", "yoso")
+"""Model types whose logits depend on the padding behind a row, whatever the attention mask says."""
 
 
 class Batch(NamedTuple):
@@ -105,16 +113,54 @@ class Forward:
     ) -> None:
         self.model = model
         self.device = Device(_place(model, device, dtype))
-        kind = self.device.device.type
-        self.max_batch_tokens = max_batch_tokens or BATCH_TOKENS.get(kind, BATCH_TOKENS["other"])
+        self.max_batch_tokens = max_batch_tokens or self._default_batch_tokens()
         self.compiled = compile
         self._call = torch.compile(model, dynamic=False) if compile else model
         self._accepted = _accepted_arguments(model, tokenizer)
         config = getattr(model, "config", None)
+        # The pattern of block-sparse attention (BigBird) hangs on the width of a row.
+        self._sparse = getattr(config, "attention_type", None) == "block_sparse"
+        self._equal_lengths = (
+            self._sparse
+            or "attention_mask" not in self._accepted
+            or getattr(config, "model_type", None) in PADDING_LEAKS
+        )
         pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
         self._pad_id = next(pad for pad in pads if pad is not None)
         self._eval = _EvalMode(model)
         self._warned = False
+        self._mask_as_is = self._takes_mask_as_is()
+
+    def _default_batch_tokens(self) -> int:
+        if self.device.device.type != "cpu":
+            return BATCH_TOKENS
+        least, most = CPU_BATCH_TOKENS
+        width = getattr(getattr(self.model, "config", None), "hidden_size", None)
+        return min(max(least, (1 << 20) // width), most) if isinstance(width, int) else least
+
+    def _takes_mask_as_is(self) -> bool:
+        """Whether the model takes a mask of shape [B, 1, 1, N], as its attention needs it.
+
+        From [B, N] Transformers makes one of [B, 1, N, N], in every batch and with a look at its
+        values, which a GPU has to be waited for. Which models take the other shape depends on the
+        release and on the attention, so a small batch is tried: it must give the same, and something
+        else without a mask.
+        """
+        if getattr(getattr(self.model, "config", None), "model_type", None) not in FULL_ATTENTION:
+            return False
+        device = self.device.device
+        ids = torch.arange(1, 9, device=device).view(2, 4)
+        mask = torch.tensor([[True] * 4, [True, True, False, False]], device=device)
+        try:
+            with torch.inference_mode(), self._eval:
+                plain, none, as_is = (
+                    self.model(input_ids=ids, attention_mask=m).start_logits[mask]
+                    for m in (mask.long(), None, mask[:, None, None])
+                )
+        except Exception:  # whatever a model may do with an argument it does not expect
+            return False
+        near = partial(torch.allclose, rtol=1e-3, atol=1e-5)
+        return near(plain, as_is) and not near(plain, none)
 
     def plan(self, chunks: Chunks, max_seq_len: int, batch_size: int | None) -> Plan:
         """Lay ``chunks`` out in batches.
@@ -127,6 +173,7 @@ class Forward:
             self.max_batch_tokens,
             batch_size,
             widths=bucket_widths(max_seq_len) if self.compiled else None,
+            equal_lengths=self._equal_lengths,
         )
         row_offset = np.empty(len(chunks), np.int64)
         size = 0
@@ -154,6 +201,13 @@ class Forward:
         start, end = (torch.empty(shape, device=self.device.device) for _ in range(2))
         failed: list[int] = []
         done = 0
+        if self._sparse and isinstance(self.model, torch.nn.Module):
+            # It leaves block-sparse attention for good at the first short row: here, for the window's
+            # last ones, since the longest come first.
+            modules: Any = self.model.modules()
+            next(m for m in modules if hasattr(m, "set_attention_type")).set_attention_type(
+                "block_sparse"
+            )
         with torch.inference_mode(), self._eval:
             for batch in plan.batches:
                 here = slice(done, done + batch.rows * batch.width)
@@ -174,8 +228,8 @@ class Forward:
         rows, width = start.shape
         if rows == 1 or rows * width <= self.max_batch_tokens:
             try:
-                extra = {"use_cache": False} if "use_cache" in self._accepted else {}
-                logits = _logits(self._call(**inputs, **extra), self.model, (rows, width))
+                output = self._call(**self._arguments(inputs))
+                logits = _logits(output, self.model, (rows, width))
                 start.copy_(logits[0])
                 end.copy_(logits[1])
                 return []
@@ -200,6 +254,14 @@ class Forward:
             failed += [first + row for row in found]
         return failed
 
+    def _arguments(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        arguments: dict[str, Any] = dict(inputs)
+        if self._mask_as_is:
+            arguments["attention_mask"] = inputs["attention_mask"].bool()[:, None, None]
+        if "use_cache" in self._accepted:
+            arguments["use_cache"] = False
+        return arguments
+
     def _lower_budget(self, tokens: int) -> None:
         self.max_batch_tokens = min(self.max_batch_tokens, max(1, tokens // 2))
         if not self._warned:
@@ -218,6 +280,8 @@ def plan_batches(
     max_tokens: int,
     batch_size: int | None = None,
     widths: Sequence[int] | None = None,
+    *,
+    equal_lengths: bool = False,
 ) -> list[Batch]:
     """Cut chunks into batches of similar lengths, longest first.
 
@@ -229,6 +293,7 @@ def plan_batches(
         widths: the only row widths to use, ascending; then all batches of one width have the same
             number of rows too, the last one's filled up with padding. None: each batch is as wide
             as its longest chunk.
+        equal_lengths: no padding: a batch's chunks are all of one length; ``widths`` does not count.
 
     Returns:
         Batches that together hold every chunk once.
@@ -238,6 +303,8 @@ def plan_batches(
         >>> [(batch.chunks.tolist(), batch.width) for batch in plan]
         [([1, 3], 9), ([2, 0], 4)]
     """
+    if equal_lengths:
+        widths = None
     order = np.argsort(-length, kind="stable")
     batches, done = [], 0
     while done < len(order):
@@ -247,6 +314,8 @@ def plan_batches(
         rows = max(1, max_tokens // width)
         rows = min(rows, batch_size or rows)
         chunks = order[done : done + rows]
+        if equal_lengths:
+            chunks = chunks[length[chunks] == width]
         if widths is None:
             rows = len(chunks)
         else:

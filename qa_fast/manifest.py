@@ -71,7 +71,9 @@ def check_settings(output: Output, settings: Mapping[str, Any]) -> None:
     if not found:
         taken = [path for path in output.files if path.exists()]
         if output.folder.exists():
-            taken += [p for p in output.folder.iterdir() if not p.name.startswith(".lock-")]
+            # A process that was killed before its first manifest leaves no more than these.
+            begun = re.compile(rf"\.lock-.*|\..*manifest.*{TEMPORARY}")
+            taken += [p for p in output.folder.iterdir() if not begun.fullmatch(p.name)]
         if taken:
             raise ValueError(
                 f"{taken[0]} is there already and is not from a run of this command; name another "

@@ -6,20 +6,26 @@ before its removal in Transformers 5.3.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .answers import Answer
 from .device import to_device
-from .engine import Engine, Options, Pair
+from .engine import Engine, Options
+from .inputs import read_inputs
 from .spans import Scoring
 
 TASK = "question-answering"
+_INSIDE = (__name__.partition(".")[0], "transformers")
+_PADDING = (True, False, "longest", "max_length", "do_not_pad")
 BUNDLED_MODEL = Path(__file__).parent / "models" / "minilm-l6-squad"
 
 Result = Answer | list[Answer]
@@ -114,7 +120,7 @@ def pipeline(
         max_batch_tokens=max_batch_tokens,
         compile=compile,
     )
-    return QuestionAnsweringPipeline(engine, Options(**options))
+    return QuestionAnsweringPipeline(engine, with_options(Options(), options))
 
 
 class QuestionAnsweringPipeline:
@@ -125,7 +131,7 @@ class QuestionAnsweringPipeline:
         options: defaults of every call.
     """
 
-    task = "question-answering"
+    task = TASK
 
     def __init__(self, engine: Engine, options: Options | None = None) -> None:
         self.engine = engine
@@ -161,14 +167,18 @@ class QuestionAnsweringPipeline:
         scoring: Scoring | None = None,
         batch_size: int | None = None,
         progress: bool = False,
+        num_workers: int | None = None,
+        padding: bool | str | None = None,
+        topk: int | None = None,
     ) -> Result | list[Result] | Iterator[Result]:
         """Answer one question or many.
 
         Args:
             *inputs: in place of ``question`` and ``context``: a question and a context; a dict with
                 these two keys; an object with ``question_text`` and ``context_text``; or any
-                iterable of such dicts and objects. An iterator (a generator, say) or a torch
-                ``Dataset`` is read as the results are taken, in constant memory.
+                iterable of such dicts and objects. An iterator (a generator, say) or a data set of
+                torch or of the datasets library is read as the results are taken, in constant
+                memory.
             question: a question, or several.
             context: the text that holds the answer, or one per question. One context may serve many
                 questions, and one question many contexts.
@@ -189,13 +199,17 @@ class QuestionAnsweringPipeline:
                 at most 1 in sum. "logit": start logit plus end logit, the ranking of run_qa.py.
             batch_size: most chunks that the model reads at once.
             progress: show a bar with questions per second (False).
+            num_workers: without effect; the removed pipeline had it.
+            padding: without effect on answers; the removed pipeline had it. Batches are padded as
+                far as they need.
+            topk: the old name of ``top_k``.
 
         Returns:
             For one question a dict with the keys score, start, end and answer, where ``answer`` is
             ``context[start:end]``; with ``top_k`` above 1 a list of them, best first. It is a list
             whenever there is not exactly one answer. For several questions a list of such results,
-            in their order; for an iterator or a torch ``Dataset`` an iterator over them. A list of
-            one question counts as one question, as it always has.
+            in their order; for an iterator or a data set an iterator over them. A list of one
+            question counts as one question, as it always has; a data set's column of one does not.
 
         Raises:
             ValueError: an input or an argument that cannot be used; the message says which and why.
@@ -210,27 +224,68 @@ class QuestionAnsweringPipeline:
             >>> [answer["answer"] for answer in answers]
             ['London', '1815']
         """
-        overrides: dict[str, Any] = {
-            "top_k": top_k,
-            "max_answer_len": max_answer_len,
-            "max_seq_len": max_seq_len,
-            "doc_stride": doc_stride,
-            "max_question_len": max_question_len,
-            "handle_impossible_answer": handle_impossible_answer,
-            "align_to_words": align_to_words,
-            "scoring": scoring,
-        }
-        given = {name: value for name, value in overrides.items() if value is not None}
-        options = replace(self.options, **given)
-        examples = _examples(inputs, question, context)
-        readings: Any = self.engine.read(
-            examples, options, batch_size=batch_size, progress=progress
+        options = with_options(
+            self.options,
+            {
+                "top_k": top_k,
+                "max_answer_len": max_answer_len,
+                "max_seq_len": max_seq_len,
+                "doc_stride": doc_stride,
+                "max_question_len": max_question_len,
+                "handle_impossible_answer": handle_impossible_answer,
+                "align_to_words": align_to_words,
+                "scoring": scoring,
+                "num_workers": num_workers,
+                "padding": padding,
+                "topk": topk,
+            },
         )
-        results = (_result(reading.answers) for reading in readings)
-        if not isinstance(examples, list):
-            return results
-        everything: list[Result] = list(results)
-        return everything[0] if len(examples) == 1 else everything
+        asked = read_inputs(inputs, question, context)
+        readings: Any = self.engine.read(
+            asked.pairs, options, batch_size=batch_size, progress=progress
+        )
+        results: Iterator[Result] = (_result(reading.answers) for reading in readings)
+        if isinstance(asked.pairs, list):
+            everything = list(results)
+            return everything[0] if asked.lone and len(everything) == 1 else everything
+        return results if asked.length is None else _SizedStream(results, asked.length)
+
+
+def with_options(options: Options, given: Mapping[str, Any]) -> Options:
+    """``options`` with what a caller gave for some of them; None is as good as nothing.
+
+    Takes the removed pipeline's names too: ``topk``, deprecated long ago, and ``padding`` and
+    ``num_workers``, which never changed an answer.
+
+    Raises:
+        TypeError: a name that is none of them.
+        ValueError: a value that cannot be used.
+    """
+    given = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in given.items()
+        if value is not None
+    }
+    given.pop("num_workers", None)
+    padding = given.pop("padding", False)
+    if padding not in _PADDING:
+        raise ValueError(f"padding must be one of {_PADDING}; got {padding!r}")
+    if "topk" in given:
+        warn_caller("topk is deprecated, use top_k instead")
+        given = {"top_k": given.pop("topk"), **given}
+    unknown = given.keys() - {field.name for field in fields(Options)}
+    if unknown:
+        known = ", ".join(field.name for field in fields(Options))
+        raise TypeError(f"unknown argument {', '.join(sorted(unknown))}; there are {known}")
+    return replace(options, **given)
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line that called, outside of this package and of Transformers' pipelines."""
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        level += 1
+    warnings.warn(message, UserWarning, stacklevel=level + 1)
 
 
 def _result(answers: list[Answer]) -> Result:
@@ -238,75 +293,18 @@ def _result(answers: list[Answer]) -> Result:
     return answers[0] if len(answers) == 1 else answers
 
 
-def _examples(inputs: tuple[Any, ...], question: Any, context: Any) -> list[Pair] | Iterator[Pair]:
-    """The examples of a call: a list, or an iterator where the caller gave something to stream."""
-    if not inputs:
-        return _pair_up(question, context)
-    if question is not None or context is not None:
-        raise ValueError("give either question= and context=, or positional inputs, not both")
-    if len(inputs) == 2 and all(isinstance(text, str) for text in inputs):
-        return [(inputs[0], inputs[1])]
-    data = inputs[0] if len(inputs) == 1 else list(inputs)
-    if isinstance(data, Mapping) and {"question", "context"} <= data.keys():
-        return _pair_up(data["question"], data["context"])
-    if isinstance(data, (str, bytes, Mapping)) or not _is_many(data):
-        return [_example(data, 0)]
-    stream = (_example(item, i) for i, item in enumerate(_iterate(data)))
-    if isinstance(data, (Iterator, torch.utils.data.Dataset)):
-        return stream
-    return list(stream)
+class _SizedStream(Iterator[Result]):
+    """Results as they come, with the number of all of them as ``len``: progress bars ask for it."""
 
+    def __init__(self, results: Iterator[Result], length: int) -> None:
+        self._results = results
+        self._length = length
 
-def _pair_up(question: Any, context: Any) -> list[Pair]:
-    """Examples from questions and contexts, each one text or several."""
-    for name, value in (("question", question), ("context", context)):
-        if value is None:
-            raise ValueError(f"{name} is missing: both question= and context= are needed")
-        if not isinstance(value, str) and not _is_many(value):
-            raise ValueError(
-                f"{name} must be a string or a sequence of strings; got {type(value).__name__}"
-            )
-    if isinstance(question, str) and isinstance(context, str):
-        return [(question, context)]
-    if isinstance(question, str):
-        return [(question, text) for text in _iterate(context)]
-    if isinstance(context, str):
-        return [(text, context) for text in _iterate(question)]
-    questions, contexts = list(_iterate(question)), list(_iterate(context))
-    if len(questions) != len(contexts):
-        raise ValueError(
-            f"there are {len(questions)} questions and {len(contexts)} contexts: give as many "
-            "of one as of the other, or a single string for one of them"
-        )
-    return list(zip(questions, contexts, strict=True))
+    def __next__(self) -> Result:
+        return next(self._results)
 
-
-def _example(item: Any, number: int) -> Pair:
-    """The example in a dict or an object like Transformers' SquadExample."""
-    if isinstance(item, Mapping):
-        missing = [key for key in ("question", "context") if item.get(key) is None]
-        if missing:
-            raise ValueError(
-                f"input {number} has no {' and no '.join(missing)}; it has {list(item)}"
-            )
-        return item["question"], item["context"]
-    if hasattr(item, "question_text") and hasattr(item, "context_text"):
-        return item.question_text, item.context_text
-    raise ValueError(
-        f"input {number} is of type {type(item).__name__}; each must be a dict with the keys "
-        "question and context, or an object with question_text and context_text"
-    )
-
-
-def _is_many(data: Any) -> bool:
-    """Whether ``data`` can be gone through; some data sets only have a length and items."""
-    return hasattr(data, "__iter__") or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
-
-
-def _iterate(data: Any) -> Iterator[Any]:
-    if hasattr(data, "__iter__"):
-        return iter(data)
-    return (data[i] for i in range(len(data)))
+    def __len__(self) -> int:
+        return self._length
 
 
 @contextmanager

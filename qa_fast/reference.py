@@ -107,18 +107,18 @@ def decode_spans(
     """
     rows = len(start_logits)
     question = list(range(rows)) if question_id is None else [int(q) for q in question_id]
-    total = num_questions if num_questions is not None else (question[-1] + 1 if question else 0)
+    count = num_questions if num_questions is not None else (question[-1] + 1 if question else 0)
     null_at = [null_position] * rows if isinstance(null_position, int) else list(null_position)
 
     found = ReferenceSpans(
-        score=np.full((total, top_k), -np.inf),
-        start=np.full((total, top_k), -1),
-        end=np.full((total, top_k), -1),
-        chunk=np.full((total, top_k), -1),
-        null_score=np.full(total, -np.inf),
-        nonfinite=np.zeros(total, dtype=bool),
+        score=np.full((count, top_k), -np.inf),
+        start=np.full((count, top_k), -1),
+        end=np.full((count, top_k), -1),
+        chunk=np.full((count, top_k), -1),
+        null_score=np.full(count, -np.inf),
+        nonfinite=np.zeros(count, dtype=bool),
     )
-    for q in range(total):
+    for q in range(count):
         chunks = [c for c in range(rows) if question[c] == q]
         start, end, candidate = {}, {}, {}
         for c in chunks:
@@ -152,20 +152,21 @@ def decode_spans(
         else:
             norm = dict.fromkeys(chunks, 0.0)
 
-        # 3. and 4. All candidate cells of all chunks.
-        cells = []
+        # 3. and 4. All candidate cells of all chunks: score, chunk, sum of logits, start, end.
+        cells = [np.empty((5, 0))]
         for c in chunks:
             matrix = span_matrix(start[c], end[c], candidate[c], max_answer_len)
-            cells += [
-                (matrix[i, j] - norm[c], c, matrix[i, j], int(i), int(j))
-                for i, j in np.argwhere(matrix > -np.inf)
-            ]
+            places = np.nonzero(matrix > -np.inf)
+            total = matrix[places]
+            cells.append(np.stack([total - norm[c], np.full(len(total), c), total, *places]))
+        scores, chunk_of, sums, starts, ends = np.concatenate(cells, axis=1)
 
         # 5. Order: score descending, then chunk, start, end ascending; a repeated span counts once.
-        cells.sort(key=lambda cell: (-cell[0], cell[1], -cell[2], cell[3], cell[4]))
+        order = np.lexsort((ends, starts, -sums, chunk_of, -scores))
         seen: set[tuple[int, ...]] = set()
         rank = 0
-        for score, c, _, i, j in cells:
+        for at in order:
+            score, c, i, j = scores[at], int(chunk_of[at]), int(starts[at]), int(ends[at])
             if rank == top_k:
                 break
             if distinct and context_offset is not None:

@@ -1,8 +1,9 @@
 """`decode_spans`: start and end logits in, the best answer spans out.
 
 What the scores mean and how ties are broken is spelled out in [`qa_fast.reference`][]. This file
-checks arguments, registers the PyTorch operator ``qa_fast::decode_spans`` and leaves the work to
-[`qa_fast.torch_backend`][] or, on a GPU, to the Triton kernels in ``qa_fast.kernels``.
+checks arguments, registers the PyTorch operator ``qa_fast::decode_spans`` and leaves the work to the
+compiled [`qa_fast.cpu_backend`][] on a CPU, to the Triton kernels in ``qa_fast.kernels`` on a GPU, and
+to [`qa_fast.torch_backend`][] anywhere else.
 """
 
 from __future__ import annotations
@@ -224,9 +225,11 @@ def _decode_on_cpu(
     row_offset: Tensor | None,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return cpu_backend.decode(
-        start_logits, end_logits, context, context_mask, row_offset, *rest[:-2]
-    )
+    arguments = start_logits, end_logits, context, context_mask, row_offset, *rest
+    if cpu_backend.library() is None:
+        generic: Any = _decode_spans._init_fn
+        return generic(*arguments)
+    return cpu_backend.decode(*arguments[:-2])
 
 
 @_decode_spans.register_kernel("cuda")

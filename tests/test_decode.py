@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from qa_fast import spans
+from qa_fast import cpu_backend, spans
 
 from .decoding import assert_identical, assert_same, decode, expected, tolerance
 
@@ -133,10 +134,18 @@ CASES = [
          options={"context_offset": [0, 5], "distinct": False, "top_k": 40}),
     Case("overlap-with-null-in-spans", chunks=2, n=12, question=[0, 0], context=[(4, 12)] * 2, grid=2.0,
          options={"context_offset": [0, 4], "null_in_spans": True, "top_k": 50, "max_answer_len": None}),
-    Case("many-chunks", chunks=150, n=6, question=[0] * 140 + [2] * 10,
-         options={"context_offset": [3 * c for c in range(150)], "max_answer_len": 3, "top_k": 15}),
-    Case("many-chunks-shared", chunks=150, n=6, question=[0] * 3 + [1] * 147,
-         options={"scoring": "shared", "max_answer_len": 3, "top_k": 15}),
+    Case("many-chunks", chunks=75, n=6, question=[0] * 70 + [2] * 5,
+         options={"context_offset": [3 * c for c in range(75)], "max_answer_len": 3, "top_k": 9}),
+    Case("many-chunks-shared", chunks=70, n=6, question=[0] * 3 + [1] * 67,
+         options={"scoring": "shared", "max_answer_len": 3, "top_k": 9}),
+    *(
+        Case(f"many-chunks-for-two-spans-{scoring}", chunks=70, n=8, question=[0] * 70, grid=grid, mask=mask,
+             options={"scoring": scoring, "top_k": 2, "max_answer_len": 3,
+                      "context_offset": [c // 2 for c in range(70)]})
+        for scoring, grid, mask in (("probability", None, False), ("shared", 4.0, False), ("logit", 8.0, True))
+    ),
+    Case("many-chunks-one-bad", chunks=70, n=8, question=[0] * 66 + [1] * 4, edit=put(INF, (69, 3)),
+         options={"top_k": 1, "max_answer_len": 3}),
     Case("tiles-of-two-chunks", chunks=2, n=2100, question=[0, 0],
          options={"max_answer_len": 40, "top_k": 6, "context_offset": [0, 1500]}),
     Case("tiles-shared", chunks=2, n=2100, question=[0, 0],
@@ -155,7 +164,7 @@ def test_equals_the_reference(case: Case, backend: str):
         if arguments[3] is not None:
             arguments = (*arguments[:3], torch.zeros(0, dtype=torch.int32))
     got = decode(backend, *arguments, **options)
-    more = {**options, "top_k": options.get("top_k", 20) + 20}
+    more = {**options, "top_k": options.get("top_k", 20) + 20, "distinct": False}
     assert_same(
         got,
         expected(*arguments, **options),
@@ -225,7 +234,7 @@ def test_any_call_equals_the_reference(backend: str, examples: int):
     @hypothesis.given(calls())
     def check(call: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         arguments, options = call
-        more = {**options, "top_k": 200}
+        more = {**options, "top_k": 200, "distinct": False}
         got = decode(backend, *arguments, **options)
         assert_same(
             got,
@@ -251,7 +260,7 @@ def big_call(seed: int = 0, chunks: int = 300) -> tuple[tuple[Any, ...], dict[st
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
 def test_two_runs_are_the_same_to_the_bit(backend: str, scoring: str):
-    arguments, options = big_call(chunks=40)
+    arguments, options = big_call(chunks=14)
     runs = [decode(backend, *arguments, scoring=scoring, **options) for _ in range(2)]
     assert_identical(*runs)
 
@@ -272,9 +281,9 @@ def test_the_number_of_threads_changes_nothing():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_question_gets_the_same_answer_alone_and_in_a_batch(backend: str):
-    (start, end, context, question), options = big_call(chunks=30)
+    (start, end, context, question), options = big_call(chunks=14)
     offset = options["context_offset"]
-    batch = decode(backend, start, end, context, question, context_offset=offset, num_questions=15)
+    batch = decode(backend, start, end, context, question, context_offset=offset, num_questions=7)
     for q in question.unique().tolist():
         own = question == q
         alone = decode(
@@ -350,6 +359,35 @@ def test_without_context_the_whole_row_is_context():
     start, end = torch.randn(2, 3, 17, generator=torch.Generator().manual_seed(0))
     whole = torch.tensor([[0, 17]] * 3)
     assert_identical(spans.decode_spans(start, end), spans.decode_spans(start, end, whole))
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_the_compiled_decoder_is_there():
+    assert cpu_backend.library() is not None
+
+
+def test_without_the_compiled_decoder_torch_does_its_work(monkeypatch: pytest.MonkeyPatch):
+    arguments, options = big_call(seed=3, chunks=20)
+    compiled = spans.decode_spans(*arguments, **options)
+    monkeypatch.setattr(cpu_backend, "library", lambda: None)
+    monkeypatch.setattr(cpu_backend, "decode", None)
+    plain = spans.decode_spans(*arguments, **options)
+    torch.testing.assert_close(plain.score, compiled.score, rtol=1e-6, atol=2e-6)
+    for name in ("start", "end", "chunk"):
+        assert torch.equal(getattr(plain, name), getattr(compiled, name)), name
+
+
+@pytest.mark.parametrize("top_k", [2, 20, 300])
+@pytest.mark.parametrize("max_answer_len", [20, None])
+def test_many_ties_in_a_long_chunk(top_k: int, max_answer_len: int | None):
+    """More equal spans than any buffer holds: the first ones in the order of (start, end) are kept."""
+    generator = torch.Generator().manual_seed(7)
+    start, end = torch.randint(0, 3, (2, 1, 900), generator=generator).float()
+    arguments = start, end, torch.tensor([[1, 900]]), None
+    options: dict[str, Any] = {"top_k": top_k, "max_answer_len": max_answer_len, "scoring": "logit"}
+    got, want = decode("cpu", *arguments, **options), expected(*arguments, **options)
+    for name in ("score", "start", "end"):
+        np.testing.assert_array_equal(getattr(got, name).numpy(), getattr(want, name), err_msg=name)
 
 
 def test_growing_top_k_only_appends():

@@ -15,30 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    BartConfig,
-    BartForQuestionAnswering,
-    BertConfig,
-    BertModel,
-    DistilBertConfig,
-    DistilBertForQuestionAnswering,
-    GPT2Config,
-    GPT2ForQuestionAnswering,
-    RobertaConfig,
-    RobertaForQuestionAnswering,
-    T5Config,
-    T5ForQuestionAnswering,
-    XLNetConfig,
-    XLNetForQuestionAnswering,
-    XLNetForQuestionAnsweringSimple,
-)
+from transformers import BertConfig, BertModel, XLNetConfig, XLNetForQuestionAnswering
 
 from qa_fast import engine as engine_module
 from qa_fast import reference
 from qa_fast.answers import Reading
 from qa_fast.chunks import ExampleError, make_chunks
 from qa_fast.engine import Engine, Options, Stats
-from qa_fast.forward import plan_batches, position_limit
+from qa_fast.forward import plan_batches
 
 from .tiny import tiny_model, tokenizer_of, xquad
 
@@ -52,67 +36,6 @@ def examples() -> list[tuple[str, str]]:
     for paragraphs in xquad().values():
         found += [(qa["question"], p["context"]) for p in paragraphs[:2] for qa in p["qas"][:2]]
     return found
-
-
-def tiny(model_class: Any, tokenizer: Any) -> Any:
-    """A random model of a family, small enough to build on the spot."""
-    torch.manual_seed(0)
-    vocab = len(tokenizer)
-    small = {"vocab_size": vocab, "initializer_range": 0.5}
-    wide = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = {
-        RobertaForQuestionAnswering: lambda: RobertaConfig(
-            **small, **wide, intermediate_size=32, max_position_embeddings=130, pad_token_id=0
-        ),
-        DistilBertForQuestionAnswering: lambda: DistilBertConfig(
-            **small, dim=16, n_layers=1, n_heads=2, hidden_dim=32
-        ),
-        GPT2ForQuestionAnswering: lambda: GPT2Config(
-            **small, n_embd=16, n_layer=1, n_head=2, n_positions=256
-        ),
-        XLNetForQuestionAnsweringSimple: lambda: XLNetConfig(
-            **small, d_model=16, n_layer=1, n_head=2, d_inner=32
-        ),
-        BartForQuestionAnswering: lambda: BartConfig(
-            vocab_size=vocab,
-            init_std=0.5,
-            d_model=16,
-            encoder_layers=1,
-            decoder_layers=1,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=32,
-            decoder_ffn_dim=32,
-            max_position_embeddings=256,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-            decoder_start_token_id=2,
-            forced_eos_token_id=None,
-        ),
-        T5ForQuestionAnswering: lambda: T5Config(
-            vocab_size=vocab,
-            d_model=16,
-            d_kv=8,
-            d_ff=32,
-            num_layers=1,
-            num_heads=2,
-            initializer_factor=5.0,
-            pad_token_id=0,
-            decoder_start_token_id=0,
-        ),
-    }[model_class]()
-    return model_class(config).eval()
-
-
-MODELS = {
-    "roberta": (RobertaForQuestionAnswering, "byte_bpe"),
-    "distilbert": (DistilBertForQuestionAnswering, "wordpiece"),
-    "xlnet": (XLNetForQuestionAnsweringSimple, "xlnet"),
-    "gpt2": (GPT2ForQuestionAnswering, "no_special"),
-    "bart": (BartForQuestionAnswering, "byte_bpe"),
-    "t5": (T5ForQuestionAnswering, "unigram"),
-}
 
 
 def answers_of(engine: Engine, pairs: Any, options: Options) -> list[list[Any]]:
@@ -135,18 +58,6 @@ def same(found: list[list[Any]], expected: list[list[Any]]) -> None:
         )
         for place, value in clear.items():
             assert place in score or value <= worst + noise
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_model_families_answer_alike_alone_and_in_batches(name: str) -> None:
-    model_class, family = MODELS[name]
-    tokenizer = tokenizer_of(family)
-    model = tiny(model_class, tokenizer)
-    alone = answers_of(Engine(model, tokenizer, batch_size=1), examples(), OPTIONS)
-    together = answers_of(Engine(model, tokenizer, max_batch_tokens=5000), examples(), OPTIONS)
-    assert all(alone)
-    assert sum(map(len, alone)) > 2 * len(alone)
-    same(together, alone)
 
 
 @pytest.mark.parametrize(
@@ -427,6 +338,17 @@ def test_nothing_in_nothing_out() -> None:
     assert answers_of(Engine(tiny_model(tokenizer), tokenizer), [], Options()) == []
 
 
+def test_plan_batches_of_equal_lengths() -> None:
+    length = np.array([5, 9, 5, 9, 9, 1], np.int32)
+    batches = plan_batches(length, 18, widths=[10], equal_lengths=True)
+    assert [(batch.chunks.tolist(), batch.rows, batch.width) for batch in batches] == [
+        ([1, 3], 2, 9),
+        ([4], 1, 9),
+        ([0, 2], 2, 5),
+        ([5], 1, 1),
+    ]
+
+
 @pytest.mark.parametrize(
     ("lengths", "max_tokens", "batch_size"),
     [([5], 1, None), ([3, 9, 4, 8, 1, 1], 18, None), ([7] * 10, 30, 3), ([], 10, None)],
@@ -632,31 +554,6 @@ def test_a_model_in_training_answers_without_dropout_and_goes_on_training() -> N
     same(answers_of(engine, examples(), OPTIONS), expected)
     assert model.training
     assert model.bert.training
-
-
-@pytest.mark.parametrize(
-    ("name", "limit"),
-    [
-        ("roberta", 129),
-        ("distilbert", 512),
-        ("gpt2", 256),
-        ("bart", 256),
-        ("xlnet", None),
-        ("t5", None),
-    ],
-)
-def test_position_limit(name: str, limit: int | None) -> None:
-    model_class, family = MODELS[name]
-    model = tiny(model_class, tokenizer_of(family))
-    assert position_limit(model) == limit
-    if limit is None:
-        return
-    # That many tokens are fine, and one more is refused before the model sees it.
-    engine = Engine(model, tokenizer_of(family))
-    data = [("Who?", "It was Ada. " * 600)]
-    answers_of(engine, data, Options(max_seq_len=limit))
-    with pytest.raises(ValueError, match=rf"max_seq_len must be at most {limit}.*got {limit + 1}"):
-        answers_of(engine, data, Options(max_seq_len=limit + 1))
 
 
 BAD_OPTIONS = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from qa_fast.device import Device, is_out_of_memory
 from qa_fast.engine import Engine, Options
 from qa_fast.forward import bucket_widths, plan_batches
 
-from .test_engine import OPTIONS, answers_of, examples, same
+from .test_engine import MODELS, OPTIONS, answers_of, examples, same, tiny
 from .tiny import tiny_model, tokenizer_of
 
 SHORTAGES = {
@@ -146,6 +147,54 @@ def test_a_compiled_model_answers_alike_and_is_compiled_once_per_shape(
     assert engine.stats.batches > first
     same(answers_of(engine, examples()[::-1], options)[::-1], expected)
     assert graphs == first
+
+
+@pytest.mark.parametrize(
+    ("name", "attention", "expected"),
+    [
+        ("roberta", "sdpa", True),
+        ("distilbert", "sdpa", True),
+        ("roberta", "eager", False),
+        ("gpt2", "sdpa", False),
+        ("bart", "sdpa", False),
+        ("t5", "eager", False),
+    ],
+)
+def test_a_mask_that_needs_no_work_is_given_where_it_means_the_same(
+    name: str, attention: str, expected: bool
+) -> None:
+    model_class, family = MODELS[name]
+    tokenizer = tokenizer_of(family)
+    model = tiny(model_class, tokenizer)
+    if attention != model.config._attn_implementation:
+        model = model_class._from_config(model.config, attn_implementation=attention).eval()
+    engine = Engine(model, tokenizer)
+    if not expected:
+        assert not engine._forward._mask_as_is
+    # Older releases of Transformers may refuse it, which costs time only.
+    answers = answers_of(engine, examples(), OPTIONS)
+    engine._forward._mask_as_is = False
+    same(answers, answers_of(engine, examples(), OPTIONS))
+
+
+def test_a_model_that_ignores_the_mask_is_not_trusted_with_another() -> None:
+    model = tiny_model(tokenizer_of("wordpiece"))
+    if not Engine(model, tokenizer_of("wordpiece"))._forward._mask_as_is:
+        pytest.skip("this release of Transformers takes no such mask")
+    with torch.no_grad():
+        model.bert.encoder.layer[0].attention.self.value.weight.zero_()  # attention adds nothing
+    assert not Engine(model, tokenizer_of("wordpiece"))._forward._mask_as_is
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"), [(16, 8192), (384, 2730), (768, 2048), (None, 2048)]
+)
+def test_default_batch_tokens_on_a_cpu(width: int | None, expected: int) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = Small(None, 0, KeyError())
+    if width is not None:
+        model.config = SimpleNamespace(hidden_size=width)
+    assert Engine(model, tokenizer).max_batch_tokens == expected
 
 
 def test_on_a_cpu_nothing_is_copied() -> None:

@@ -224,6 +224,12 @@ def test_one_question_by_position_is_one_result(
     assert qa(*inputs)["answer"] == "London"
 
 
+@pytest.mark.parametrize("one", [Column, Sized, np.array, iter], ids=lambda kind: kind.__name__)
+def test_a_column_of_one_is_a_column(qa: QuestionAnsweringPipeline, one: Any) -> None:
+    """Code that goes through a data set's rows gets as many results as there are rows."""
+    assert places(qa(question=one([ADA]), context=one([CONTEXT]))) == ["London"]
+
+
 def test_batches_with_top_k_are_lists_of_lists(qa: QuestionAnsweringPipeline) -> None:
     results = qa(DICTS, top_k=2)
     assert [len(answers) for answers in results] == [2, 2]
@@ -252,13 +258,66 @@ def test_a_generator_is_streamed() -> None:
     assert taken == 2 * WINDOW_QUESTIONS  # the next window is tokenized meanwhile
 
 
-def test_a_torch_data_set_is_streamed(qa: QuestionAnsweringPipeline) -> None:
-    class Data(Sized, torch.utils.data.Dataset):
-        pass
+class TorchData(Sized, torch.utils.data.Dataset):
+    pass
 
-    results = qa(Data(DICTS))
-    assert isinstance(results, Iterator)
+
+class TorchStream(torch.utils.data.IterableDataset):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(DICTS)
+
+
+def data_sets() -> dict[str, Any]:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list([{**row, "id": i} for i, row in enumerate(DICTS)])
+    return {"rows": rows, "stream": rows.to_iterable_dataset()}
+
+
+def test_data_sets_of_torch_are_streamed(qa: QuestionAnsweringPipeline) -> None:
+    for data, length in ((TorchData(DICTS), 2), (TorchStream(), None)):
+        results = qa(data)
+        assert isinstance(results, Iterator)
+        assert getattr(results, "__len__", lambda: None)() == length
+        assert places(results) == ["London", "Warsaw"]
+
+
+def test_data_sets_of_the_datasets_library_are_streamed(qa: QuestionAnsweringPipeline) -> None:
+    for name, data in data_sets().items():
+        results = qa(data)
+        assert isinstance(results, Iterator)
+        assert hasattr(results, "__len__") == (name == "rows")
+        assert places(results) == ["London", "Warsaw"]
+
+
+def test_columns_of_the_datasets_library(qa: QuestionAnsweringPipeline) -> None:
+    rows = data_sets()["rows"]
+    results = qa(question=rows["question"], context=rows["context"])
     assert places(results) == ["London", "Warsaw"]
+
+
+def test_memory_stays_flat_in_a_stream() -> None:
+    """What has been answered is not kept: no more than three windows' questions are alive at once."""
+    tokenizer = tokenizer_of("wordpiece")
+    stream = pipeline(tiny_model(tokenizer), tokenizer=tokenizer)
+    alive = most = 0
+
+    class Text(str):
+        def __init__(self, _: str) -> None:
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    rows = range(6 * WINDOW_QUESTIONS)
+    count = 0
+    for result in stream({"question": Text(f"{i}?"), "context": "Ada is here"} for i in rows):
+        assert result["answer"]
+        count += 1
+    assert count == len(rows)
+    assert WINDOW_QUESTIONS <= most <= 3 * WINDOW_QUESTIONS
 
 
 def test_defaults_of_every_call() -> None:
@@ -285,6 +344,85 @@ def test_fewer_answers_than_asked_for_are_no_junk(qa: QuestionAnsweringPipeline)
     assert sorted(places(answers)) == ["Ada", "Ada Bob", "Bob"]
 
 
+class Logits:
+    """A model that gives the logits that ``of`` makes from the ids of each token."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, Any]:
+        logits = self.of(input_ids.double()).where(
+            attention_mask.bool(), torch.tensor(0.0).double()
+        )
+        return {"start_logits": logits, "end_logits": logits}
+
+
+def test_small_scores_do_not_underflow() -> None:
+    """Products of float32 probabilities would be 0 below 1e-45, and their order arbitrary."""
+    tokenizer = tokenizer_of("wordpiece")
+    # Each word of the context is likelier than the one before by a factor of about e^40.
+    steep = Logits(lambda ids: 40.0 * torch.arange(ids.shape[1]).double().expand_as(ids))
+    qa = pipeline(steep, tokenizer=tokenizer, max_answer_len=1, top_k=6, align_to_words=False)
+    answers = qa("Who?", "a b c d e f")
+    assert places(answers) == list("fedcba")
+    scores = [answer["score"] for answer in answers]
+    assert scores == sorted(scores, reverse=True)
+    assert 0 < scores[-1] < 1e-150
+
+
+def test_results_do_not_depend_on_their_order(qa: QuestionAnsweringPipeline) -> None:
+    question, context, _ = notebook()
+    data = [
+        *DICTS,
+        {"question": question, "context": context},
+        {"question": "Who?", "context": "A b"},
+    ]
+    forward, backward = qa(data, top_k=3), qa(data[::-1], top_k=3)
+    for mine, expected in zip(forward, backward[::-1], strict=True):
+        assert places(mine) == places(expected)
+        scores = [answer["score"] for answer in expected]
+        assert [answer["score"] for answer in mine] == pytest.approx(scores, abs=1e-5)
+
+
+def test_equal_scores_come_in_order_of_place() -> None:
+    flat = Logits(lambda ids: torch.zeros_like(ids))
+    qa = pipeline(flat, tokenizer=tokenizer_of("wordpiece"), top_k=4, align_to_words=False)
+    answers = qa("Who?", "a b c d")
+    assert [(a["start"], a["end"]) for a in answers] == [(0, 1), (0, 3), (0, 5), (0, 7)]
+
+
+def test_scores_of_an_answer_that_occurs_often(qa: QuestionAnsweringPipeline) -> None:
+    """Added up as in the removed pipeline, above 1; at most 1 where they are to compare."""
+    long = {"context": CONTEXT * 6, "max_seq_len": 48, "doc_stride": 8}
+    call = {"question": MARIE, **long, "top_k": 5}
+    removed, shared = qa(**call), qa(**call, scoring="shared")
+    assert removed[0]["score"] > 1
+    assert sum(answer["score"] for answer in shared) <= 1
+
+
+def test_a_long_question_can_be_cut(qa: QuestionAnsweringPipeline) -> None:
+    long = " ".join([ADA] * 100)
+    with pytest.raises(ValueError, match="question 0 is too long: it has 700 tokens"):
+        qa(question=long, context=CONTEXT)
+    cut = qa(question=long, context=CONTEXT, max_question_len=7)
+    assert cut == qa(question=ADA, context=CONTEXT)
+
+
+@pytest.mark.parametrize("family", ["xlnet", "no_special"])
+def test_the_first_token_can_be_an_answer_where_it_is_not_cls(family: str) -> None:
+    """It was taken for [CLS]; here it is the best token, and the question's are better still."""
+    tokenizer = tokenizer_of(family)
+    question, context = "Who is it?", "Ada is here"
+    first = tokenizer(context, add_special_tokens=False)["input_ids"][0]
+    asked = tokenizer(question, add_special_tokens=False)["input_ids"]
+
+    def of(ids: torch.Tensor) -> torch.Tensor:
+        return 9.0 * (ids == first) + 20.0 * torch.isin(ids, torch.tensor(asked[-1:]).double())
+
+    found = pipeline(Logits(of), tokenizer=tokenizer)(question, context)
+    assert (found["start"], found["answer"]) == (0, "Ada")
+
+
 BAD_CALLS = {
     "no_context": ({"question": ADA}, "context is missing"),
     "nothing": ({}, "question is missing"),
@@ -297,6 +435,7 @@ BAD_CALLS = {
         "there are 3 questions and 2 contexts",
     ),
     "empty_question": ({"question": "", "context": CONTEXT}, "question 0 is empty"),
+    "blank_question": ({"question": "  ", "context": CONTEXT}, "question 0 is empty but"),
     "blank_context": (
         {"question": [ADA, MARIE], "context": [CONTEXT, " "]},
         "context 1 is empty but",
@@ -344,10 +483,30 @@ def test_inputs_in_two_ways_are_refused(qa: QuestionAnsweringPipeline) -> None:
 
 
 def test_unknown_arguments_are_refused(qa: QuestionAnsweringPipeline) -> None:
-    with pytest.raises(TypeError, match="topk"):
-        qa(question=ADA, context=CONTEXT, topk=3)
-    with pytest.raises(TypeError, match="topk"):
-        pipeline(topk=3)
+    with pytest.raises(TypeError, match="top_n"):
+        qa(question=ADA, context=CONTEXT, top_n=3)
+    with pytest.raises(TypeError, match="unknown argument top_n; there are top_k, max_answer_len"):
+        pipeline(top_n=3)
+
+
+def test_old_names_of_arguments(qa: QuestionAnsweringPipeline) -> None:
+    with pytest.warns(UserWarning, match="topk is deprecated, use top_k instead") as caught:
+        assert len(qa(question=ADA, context=CONTEXT, topk=3)) == 3
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="topk is deprecated"):
+        assert len(qa(question=ADA, context=CONTEXT, topk=3, top_k=2)) == 2
+    expected = qa(question=ADA, context=CONTEXT)
+    for padding in (True, False, "longest", "max_length", "do_not_pad"):
+        assert qa(question=ADA, context=CONTEXT, padding=padding, num_workers=2) == expected
+    with pytest.raises(ValueError, match=r"padding must be one of .*; got 'long'"):
+        qa(question=ADA, context=CONTEXT, padding="long")
+
+
+def test_numpy_numbers_are_numbers(qa: QuestionAnsweringPipeline) -> None:
+    call = {"question": ADA, "context": CONTEXT}
+    assert qa(**call, top_k=np.int64(2), align_to_words=np.bool_(False)) == qa(
+        **call, top_k=2, align_to_words=False
+    )
 
 
 @pytest.mark.parametrize("make", [str, lambda path: path], ids=["str", "path"])

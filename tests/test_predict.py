@@ -222,7 +222,7 @@ def test_killed_at_every_kind_of_step(
     arguments.update(source=str(data), output=str(tmp_path / name))
     killed = 0
     while True:
-        process = fork(KILLED, stop_at=draw.randint(3, 12 + 6 * killed), arguments=arguments)
+        process = fork(KILLED, stop_at=draw.randint(1, 10 + 6 * killed), arguments=arguments)
         process.join()
         if process.exitcode == 0:
             break

@@ -37,18 +37,18 @@ class Block(NamedTuple):
     line: int
 
 
-def blocks() -> list[Block]:
-    fences = list(re.finditer(r"^```(\w+)\n(.*?)^```\n", README, re.DOTALL | re.MULTILINE))
+def blocks(text: str = README) -> list[Block]:
+    fences = list(re.finditer(r"^```(\w+)\n(.*?)^```\n", text, re.DOTALL | re.MULTILINE))
     found = []
     for fence, following in zip(fences, [*fences[1:], None], strict=True):
         output = None
         if (
             following
             and following[1] == "text"
-            and not README[fence.end() : following.start()].strip()
+            and not text[fence.end() : following.start()].strip()
         ):
             output = following[2]
-        found.append(Block(fence[1], fence[2], output, README.count("\n", 0, fence.start()) + 1))
+        found.append(Block(fence[1], fence[2], output, text.count("\n", 0, fence.start()) + 1))
     return found
 
 

@@ -49,7 +49,7 @@ def tokenizer_of(family: str) -> Any:
     if family == "bundled":
         return AutoTokenizer.from_pretrained(BUNDLED)
     if family == "wordpiece":
-        return _train(
+        return train(
             Tokenizer(models.WordPiece(unk_token="[UNK]")),
             pre_tokenizers.BertPreTokenizer(),
             trainers.WordPieceTrainer(
@@ -64,7 +64,7 @@ def tokenizer_of(family: str) -> Any:
     if family in ("byte_bpe", "no_special"):
         special = [] if family == "no_special" else ["<pad>", "<s>", "</s>"]
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        return _train(
+        return train(
             Tokenizer(models.BPE()),
             byte_level,
             trainers.BpeTrainer(
@@ -80,7 +80,7 @@ def tokenizer_of(family: str) -> Any:
             model_input_names=["input_ids", "attention_mask"],
         )
     left = family == "xlnet"
-    return _train(
+    return train(
         Tokenizer(models.Unigram()),
         pre_tokenizers.Metaspace(),
         trainers.UnigramTrainer(
@@ -101,7 +101,7 @@ def tokenizer_of(family: str) -> Any:
     )
 
 
-def _train(
+def train(
     tokenizer: Tokenizer,
     pre_tokenizer: Any,
     trainer: Any,

@@ -1,0 +1,118 @@
+"""Checks `decode_spans` on a device against the float64 reference, on fresh random inputs.
+
+    python bench/check_decode.py --device cuda --seconds 60
+
+Every call draws its sizes, dtype, layout, scoring and logits anew: smooth ones, ones full of ties, ones
+with NaN and infinities. The first wrong answer ends the run with the seed that gives it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+import qa_fast
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from decoding import assert_identical, assert_same, expected, tolerance
+
+
+def draw(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of a random call, on the CPU; sizes are mostly small, since the reference is slow."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def integer(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    def pick(*values: Any) -> Any:
+        return values[integer(0, len(values) - 1)]
+
+    rare = pick(integer(201, 600), 512, 513, integer(601, 2300))
+    n = pick(*[integer(1, 40)] * 8, *[integer(41, 200)] * 3, rare)
+    chunks = integer(1, pick(3, 12, 100) if n < 50 else 4)
+    start, end = torch.randn(2, chunks, n, generator=generator) * pick(0.1, 1.0, 4.0, 30.0)
+    kind = pick("smooth", "smooth", "grid", "minus-inf", "bad")
+    if kind == "grid":
+        start, end = start.round(), end.round()
+    if kind == "minus-inf":
+        start[torch.rand(chunks, n, generator=generator) < 0.5] = -torch.inf
+    if kind == "bad":
+        start[integer(0, chunks - 1), integer(0, n - 1)] = pick(torch.inf, torch.nan)
+    dtype = pick(torch.float16, torch.bfloat16, torch.float32)
+    low = torch.randint(0, n + 1, (chunks,), generator=generator)
+    high = torch.randint(0, n + 1, (chunks,), generator=generator)
+    context = torch.stack([torch.minimum(low, high), torch.maximum(low, high)], 1)
+    if pick(True, False):
+        context[:] = torch.tensor([min(n - 1, 8), n])
+    question = torch.randint(0, pick(1, 2, chunks), (chunks,), generator=generator).sort().values
+    options = {
+        "top_k": pick(1, 2, 5, 12, 20, 100),
+        "max_answer_len": pick(1, 5, 15, 30, 33, 64, 300, None),
+        "scoring": pick("probability", "shared", "logit"),
+        "null_position": torch.randint(-1, n, (chunks,), generator=generator),
+        "null_in_spans": pick(True, False, False),
+        "num_questions": int(question[-1]) + 1,
+    }
+    if pick(True, False):
+        options["context_offset"] = torch.randint(0, n, (chunks,), generator=generator)
+    if pick(True, False, False):
+        options["context_mask"] = torch.rand(chunks, n, generator=generator) < 0.7
+    return (start.to(dtype), end.to(dtype), context, question), options
+
+
+def check(seed: int, device: str) -> str:
+    """Decode a random call twice and compare; returns what kind of call it was."""
+    arguments, options = draw(seed)
+    moved = {name: _to(device, x) for name, x in options.items()}
+    runs = [
+        qa_fast.spans.Spans(
+            *(x.cpu() for x in qa_fast.decode_spans(*(_to(device, x) for x in arguments), **moved))
+        )
+        for _ in range(2)
+    ]
+    assert_identical(*runs)
+    more = {**options, "top_k": options["top_k"] + 200, "distinct": False}
+    assert_same(
+        runs[0], expected(*arguments, **options), expected(*arguments, **more), tolerance(arguments)
+    )
+    return f"{str(arguments[0].dtype)[6:]} {options['scoring']}"
+
+
+def _to(device: str, x: Any) -> Any:
+    return x.to(device) if isinstance(x, torch.Tensor) else x
+
+
+def main(
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seconds: Annotated[float, typer.Option(help="How long to go on.")] = 30,
+    seed: Annotated[int | None, typer.Option(help="Only the call with this seed.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the counts here, as JSON.")] = None,
+) -> None:
+    """Compare random calls with the reference until the time is over."""
+    counts: Counter[str] = Counter()
+    begin = time.perf_counter()
+    seeds = iter(lambda: secrets.randbelow(2**62), None) if seed is None else iter([seed])
+    for current in seeds:
+        try:
+            counts[check(current, device)] += 1
+        except AssertionError as error:
+            sys.exit(f"wrong answer, again with --seed {current}: {error}")
+        if time.perf_counter() - begin > seconds:
+            break
+    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    found = {"device": name, "calls": counts.total(), "wrong": 0, "kinds": dict(counts)}
+    print(json.dumps(found))
+    if output is not None:
+        output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

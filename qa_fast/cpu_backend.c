@@ -1,0 +1,631 @@
+/* Span decoding on a CPU: O(N) per chunk, exact. cpu_backend.py loads this file's library and says what
+ * the steps are; reference.py says what the results mean.
+ *
+ * Plain loops over 16 independent lanes, which compilers turn into vector instructions. The comparisons
+ * are written so that a NaN loses, as the maxima of vector units have it.
+ */
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One machine code per level of x86-64, chosen when the library is loaded. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) && __GNUC__ >= 12
+#define FOR_EVERY_CPU __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define FOR_EVERY_CPU
+#endif
+#if defined(_MSC_VER)
+#define EXPORT __declspec(dllexport)
+#define INLINE static __forceinline
+#define restrict __restrict
+#else
+#define EXPORT __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+#endif
+
+enum { LANES = 16 };
+enum { FLOAT32, FLOAT16, BFLOAT16 };
+enum { PROBABILITY, SHARED, LOGIT };
+
+/* One call of decode_spans; C chunks, Q questions, k = top_k. Field for field the _Call of cpu_backend.py. */
+typedef struct {
+    const void *start_logits, *end_logits; /* flat */
+    const uint8_t *mask;                   /* flat, or NULL */
+    const int64_t *row_offset;             /* [C], or NULL: row_stride tokens per chunk */
+    const int32_t *context;                /* [C, 2] */
+    const int32_t *question;               /* [C], or NULL: a question per chunk */
+    const int32_t *context_offset;         /* [C], or NULL: no span is the same as another */
+    const int32_t *null_position;          /* [C] */
+    int64_t n_logits, row_stride, n_chunks, top_k;
+    int64_t max_answer_len; /* 0: no limit */
+    int64_t dtype, scoring, null_in_spans;
+    /* Of each chunk: its best spans by the sum of their logits, the log-sum-exp of its start and of its
+     * end logits, the sum of logits at its null position (+inf: it has none). */
+    float *total;               /* [C, k] */
+    int32_t *list_start;        /* [C, k] */
+    int32_t *list_end;          /* [C, k] */
+    float *log_norm;            /* [C, 2] */
+    float *null_total;          /* [C] */
+    uint8_t *chunk_nonfinite;   /* [C] */
+    /* Of each question. */
+    float *score;               /* [Q, k] */
+    int32_t *start, *end, *row; /* [Q, k] */
+    float *null_score;          /* [Q] */
+    uint8_t *nonfinite;         /* [Q] */
+} Call;
+
+INLINE float from_bits(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+INLINE uint32_t to_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* Integers in the order of the values, 0.0 and -0.0 equal; not for NaN. */
+INLINE int32_t ordered(float value)
+{
+    int32_t bits = (int32_t)to_bits(value + 0.0f);
+    return bits ^ (bits >> 31 & 0x7fffffff);
+}
+
+/* The value of an `ordered` integer. */
+INLINE float unordered(int32_t key) { return from_bits((uint32_t)(key ^ (key >> 31 & 0x7fffffff))); }
+
+INLINE float greater(float a, float b) { return a > b ? a : b; }
+
+INLINE int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+INLINE int64_t row_of(const Call *call, int64_t chunk)
+{
+    return call->row_offset ? call->row_offset[chunk] : chunk * call->row_stride;
+}
+
+/* ---- one chunk ------------------------------------------------------------------------------------ */
+
+/* n logits from position `at` as float32, then -inf up to `size`. */
+INLINE void load(const void *logits, int64_t dtype, int64_t at, int64_t n, int64_t size, float *restrict out)
+{
+    if (dtype == FLOAT32) {
+        memcpy(out, (const float *)logits + at, n * sizeof *out);
+    } else if (dtype == BFLOAT16) {
+        const uint16_t *in = (const uint16_t *)logits + at;
+        for (int64_t i = 0; i < n; i++)
+            out[i] = from_bits((uint32_t)in[i] << 16);
+    } else {
+        const uint16_t *in = (const uint16_t *)logits + at;
+        for (int64_t i = 0; i < n; i++) {
+            /* The exponent is off by 127 - 15, which a multiplication mends, for denormals too. */
+            uint32_t sign = (uint32_t)(in[i] & 0x8000) << 16, rest = (uint32_t)(in[i] & 0x7fff) << 13;
+            uint32_t finite = to_bits(from_bits(rest) * 0x1p112f);
+            out[i] = from_bits(sign | (rest >= 0x0f800000u ? rest | 0x7f800000u : finite));
+        }
+    }
+    for (int64_t i = n; i < size; i++)
+        out[i] = -INFINITY;
+}
+
+/* The largest of n values; n is a multiple of LANES. */
+INLINE float maximum(const float *restrict x, int64_t n)
+{
+    float lane[LANES], peak = -INFINITY;
+    for (int l = 0; l < LANES; l++)
+        lane[l] = -INFINITY;
+    for (int64_t i = 0; i < n; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            lane[l] = greater(x[i + l], lane[l]);
+    for (int l = 0; l < LANES; l++)
+        peak = greater(lane[l], peak);
+    return peak;
+}
+
+/* Whether one of n values is a NaN or +inf. */
+INLINE int any_nonfinite(const float *restrict x, int64_t n)
+{
+    uint32_t found = 0;
+    for (int64_t i = 0; i < n; i++)
+        found |= !(x[i] < INFINITY);
+    return (int)found;
+}
+
+/* log(sum(exp(x))) of n values with a finite maximum `peak`; NaN where one is NaN. */
+INLINE float log_sum_exp(const float *restrict x, int64_t n, float peak)
+{
+    float lane[LANES] = {0}, sum = 0;
+    for (int64_t i = 0; i < n; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            /* 2^t = 2^whole * 2^part; 2^part by its Taylor series, whose terms are ln(2)^n / n!. */
+            float t = (x[i + l] - peak) * 1.44269504088896341f;
+            t = t < -126.0f ? -126.0f : t;
+            float shifted = t + 0x1.8p23f; /* rounds to an integer, which the lowest bits hold */
+            float part = t - (shifted - 0x1.8p23f);
+            float power = from_bits((to_bits(shifted) << 23) + 0x3f800000u);
+            float p = 1.52527338e-5f;
+            p = p * part + 1.54035304e-4f;
+            p = p * part + 1.33335581e-3f;
+            p = p * part + 9.61812911e-3f;
+            p = p * part + 5.55041087e-2f;
+            p = p * part + 2.40226507e-1f;
+            p = p * part + 6.93147181e-1f;
+            p = p * part + 1.0f;
+            lane[l] += p * power;
+        }
+    for (int half = LANES / 2; half; half /= 2)
+        for (int l = 0; l < half; l++)
+            lane[l] += lane[l + half];
+    sum = lane[0];
+    return peak + logf(sum);
+}
+
+/* best[i] = s[i] + max(e[i : i + window]), i < size, for e with size + window values; a, b: scratch, like e. */
+INLINE void best_of_starts(const float *s, const float *e, int64_t size, int64_t window, float *a, float *b,
+                           float *restrict best)
+{
+    const float *restrict source = e;
+    float *restrict target = a;
+    int64_t reach = size + window;
+    for (int64_t covered = 1; covered < window;) {
+        int64_t shift = covered < window - covered ? covered : window - covered;
+        reach -= shift;
+        for (int64_t i = 0; i < reach; i++)
+            target[i] = greater(source[i], source[i + shift]);
+        source = target;
+        target = source == a ? b : a;
+        covered += shift;
+    }
+    for (int64_t i = 0; i < size; i++)
+        best[i] = s[i] + source[i];
+}
+
+/* The same for windows without end. */
+INLINE void best_of_starts_unlimited(const float *s, const float *e, int64_t size, float *restrict best)
+{
+    float peak = -INFINITY;
+    for (int64_t i = size - 1; i >= 0; i--) {
+        peak = greater(e[i], peak);
+        best[i] = s[i] + peak;
+    }
+}
+
+/* The k-th largest of n integers, 1 <= k <= n, by bisection. */
+INLINE int32_t kth_largest(const int32_t *restrict x, int64_t n, int64_t k)
+{
+    int32_t least = INT32_MAX, most = INT32_MIN;
+    for (int64_t i = 0; i < n; i++) {
+        least = x[i] < least ? x[i] : least;
+        most = x[i] > most ? x[i] : most;
+    }
+    int64_t low = least, high = most;
+    while (low < high) {
+        int32_t middle = (int32_t)(low + (high - low + 1) / 2), reached = 0;
+        for (int64_t i = 0; i < n; i++)
+            reached += x[i] >= middle;
+        if (reached >= k)
+            low = middle;
+        else
+            high = (int64_t)middle - 1;
+    }
+    return (int32_t)low;
+}
+
+/* A lower bound, above -inf, of the k-th best span: `best` is dealt out to classes, and k class maxima are
+ * k spans. */
+INLINE float floor_of(const float *restrict best, int64_t size, int64_t k, float *restrict class_max,
+                        int32_t *restrict keys)
+{
+    int64_t classes = LANES;
+    while (classes < 4 * k && 4 * classes <= size)
+        classes *= 2;
+    if (classes < k)
+        return -FLT_MAX;
+    for (int64_t i = 0; i < classes; i++)
+        class_max[i] = -INFINITY;
+    for (int64_t i = 0; i < size; i += LANES) {
+        float *restrict to = class_max + (i & (classes - 1));
+        for (int l = 0; l < LANES; l++)
+            to[l] = greater(best[i + l], to[l]);
+    }
+    for (int64_t i = 0; i < classes; i++)
+        keys[i] = ordered(class_max[i]);
+    return greater(unordered(kth_largest(keys, classes, k)), -FLT_MAX);
+}
+
+/* Sort n keys; `spare` is as long. Runs of 8, then merges without branches on the keys. */
+INLINE const uint64_t *sort(uint64_t *restrict keys, uint64_t *restrict spare, int64_t n)
+{
+    for (int64_t from = 0; from < n; from += 8) {
+        int64_t to = from + 8 < n ? from + 8 : n;
+        for (int64_t i = from + 1; i < to; i++) {
+            uint64_t key = keys[i];
+            int64_t j = i;
+            for (; j > from && keys[j - 1] > key; j--)
+                keys[j] = keys[j - 1];
+            keys[j] = key;
+        }
+    }
+    uint64_t *source = keys, *target = spare;
+    for (int64_t run = 8; run < n; run *= 2) {
+        for (int64_t from = 0; from < n; from += 2 * run) {
+            int64_t middle = from + run < n ? from + run : n;
+            int64_t to = from + 2 * run < n ? from + 2 * run : n;
+            int64_t i = from, j = middle;
+            for (int64_t at = from; at < to; at++) {
+                int second = i >= middle || (j < to && source[j] < source[i]);
+                target[at] = source[second ? j : i];
+                j += second;
+                i += !second;
+            }
+        }
+        uint64_t *swap = source;
+        source = target;
+        target = swap;
+    }
+    return source;
+}
+
+/* Spans in the order of (start, end), and the `ordered` sums of their logits. */
+typedef struct {
+    int32_t *key, *start, *end;
+    int64_t n, room;
+} Cells;
+
+/* Keep the k best; of equal ones the first. Returns the worst of them. */
+INLINE int32_t keep_best(Cells *cells, int64_t k)
+{
+    int32_t kth = kth_largest(cells->key, cells->n, k);
+    int64_t ties = k, kept = 0;
+    for (int64_t i = 0; i < cells->n; i++)
+        ties -= cells->key[i] > kth;
+    for (int64_t i = 0; i < cells->n; i++) {
+        int tied = cells->key[i] == kth;
+        cells->key[kept] = cells->key[i];
+        cells->start[kept] = cells->start[i];
+        cells->end[kept] = cells->end[i];
+        kept += cells->key[i] > kth || (tied && ties > 0);
+        ties -= tied;
+    }
+    cells->n = kept;
+    return kth;
+}
+
+typedef struct {
+    float *s, *e, *best, *a, *b, *class_max;
+    int32_t *starts, *class_keys;
+    uint64_t *order, *spare;
+    Cells cells;
+} Scratch;
+
+/* The best span of s and e, [size] and [size + window], padded with -inf. */
+INLINE int64_t best_span(const Scratch *at, int64_t size, int32_t low, float *total, int32_t *start, int32_t *end)
+{
+    float peak = maximum(at->best, size);
+    if (peak == -INFINITY)
+        return 0;
+    int64_t i = 0, j;
+    while (at->best[i] != peak)
+        i++;
+    for (j = i; at->s[i] + at->e[j] != peak;) /* not always at the first of the largest ends */
+        j++;
+    *total = peak;
+    *start = low + (int32_t)i;
+    *end = low + (int32_t)j;
+    return 1;
+}
+
+/* The same for the k best. */
+INLINE int64_t best_spans(const Scratch *at, int64_t size, int64_t n, int64_t window, int64_t k, int32_t low,
+                          float *total, int32_t *start, int32_t *end)
+{
+    const float *s = at->s, *e = at->e, *best = at->best;
+    float floor = floor_of(best, size, k, at->class_max, at->class_keys);
+    int64_t n_starts = 0;
+    for (int64_t block = 0; block < size; block += LANES) {
+        int32_t any = 0;
+        for (int l = 0; l < LANES; l++)
+            any |= best[block + l] >= floor;
+        for (int64_t i = block; any && i < block + LANES; i++) {
+            at->starts[n_starts] = (int32_t)i;
+            n_starts += best[i] >= floor;
+        }
+    }
+    Cells cells = at->cells;
+    for (int64_t r = 0; r < n_starts; r++) {
+        int32_t i = at->starts[r];
+        if (best[i] < floor)
+            continue;
+        int64_t stop = n - i < window ? n : i + window;
+        for (int64_t j = i; j < stop; j++) {
+            float sum = s[i] + e[j];
+            cells.key[cells.n] = ordered(sum);
+            cells.start[cells.n] = i;
+            cells.end[cells.n] = (int32_t)j;
+            cells.n += sum >= floor;
+        }
+        if (cells.n > cells.room)
+            floor = unordered(keep_best(&cells, k) + 1); /* later cells lose ties */
+    }
+    if (cells.n > k)
+        keep_best(&cells, k);
+    for (int64_t c = 0; c < cells.n; c++)
+        at->order[c] = (uint64_t)(INT32_MAX - (int64_t)cells.key[c]) << 32 | (uint64_t)c;
+    const uint64_t *order = sort(at->order, at->spare, cells.n);
+    for (int64_t r = 0; r < cells.n; r++) {
+        uint32_t c = (uint32_t)order[r];
+        total[r] = s[cells.start[c]] + e[cells.end[c]];
+        start[r] = low + cells.start[c];
+        end[r] = low + cells.end[c];
+    }
+    return cells.n;
+}
+
+INLINE float log_add_exp(float a, float b)
+{
+    float high = greater(a, b), low = a > b ? b : a;
+    return low > -INFINITY ? high + log1pf(expf(low - high)) : high;
+}
+
+INLINE void decode_chunk(const Call *call, int64_t c, const Scratch *at)
+{
+    int64_t row = row_of(call, c), k = call->top_k;
+    int32_t first = call->context[2 * c], last = call->context[2 * c + 1], null = call->null_position[c];
+    int32_t low = first, high = last;
+    if (call->null_in_spans && null >= 0) {
+        low = null < low ? null : low;
+        high = null >= high ? null + 1 : high;
+    }
+    int64_t n = high - low, size = round_up(n, LANES);
+    int64_t window = call->max_answer_len && call->max_answer_len < n ? call->max_answer_len : n;
+    load(call->start_logits, call->dtype, row + low, n, size, at->s);
+    load(call->end_logits, call->dtype, row + low, n, size + window, at->e);
+    if (call->mask || (call->null_in_spans && null >= 0))
+        for (int32_t i = low; i < high; i++) {
+            int inside = first <= i && i < last && (!call->mask || call->mask[row + i]);
+            if (!inside && !(call->null_in_spans && i == null))
+                at->s[i - low] = at->e[i - low] = -INFINITY;
+        }
+
+    /* The null position joins the support unless it is a candidate already. */
+    float null_s = -INFINITY, null_e = -INFINITY;
+    call->null_total[c] = INFINITY;
+    if (null >= 0) {
+        load(call->start_logits, call->dtype, row + null, 1, 1, &null_s);
+        load(call->end_logits, call->dtype, row + null, 1, 1, &null_e);
+        call->null_total[c] = null_s + null_e; /* +inf only where the question is nonfinite */
+        if (call->null_in_spans || (first <= null && null < last && (!call->mask || call->mask[row + null])))
+            null_s = null_e = -INFINITY;
+    }
+    float peak_s = maximum(at->s, size), peak_e = maximum(at->e, size);
+    int bad = (double)greater(peak_s, null_s) + greater(peak_e, null_e) > FLT_MAX;
+    bad |= !(null_s < INFINITY) | !(null_e < INFINITY);
+    if (call->scoring == LOGIT) {
+        bad |= any_nonfinite(at->s, size) | any_nonfinite(at->e, size);
+    } else {
+        float norm_s = peak_s, norm_e = peak_e;
+        if (peak_s > -INFINITY || any_nonfinite(at->s, size))
+            norm_s = log_sum_exp(at->s, size, peak_s);
+        if (peak_e > -INFINITY || any_nonfinite(at->e, size))
+            norm_e = log_sum_exp(at->e, size, peak_e);
+        call->log_norm[2 * c] = log_add_exp(norm_s, null_s);
+        call->log_norm[2 * c + 1] = log_add_exp(norm_e, null_e);
+        bad |= !(norm_s < INFINITY) | !(norm_e < INFINITY);
+    }
+    call->chunk_nonfinite[c] = (uint8_t)bad;
+    if (bad)
+        n = size = 0;
+    else if (window < n)
+        best_of_starts(at->s, at->e, size, window, at->a, at->b, at->best);
+    else
+        best_of_starts_unlimited(at->s, at->e, size, at->best);
+    float *total = call->total + c * k;
+    int32_t *start = call->list_start + c * k, *end = call->list_end + c * k;
+    int64_t found = k == 1 ? best_span(at, size, low, total, start, end)
+                           : best_spans(at, size, n, window, k, low, total, start, end);
+    for (; found < k; found++) {
+        total[found] = -INFINITY;
+        start[found] = end[found] = -1;
+    }
+}
+
+FOR_EVERY_CPU static void decode_range(const Call *call, int64_t begin, int64_t end, const Scratch *scratch)
+{
+    for (int64_t c = begin; c < end; c++)
+        decode_chunk(call, c, scratch);
+}
+
+/* Lists of the chunks from begin to end - 1. 0, or -1 without memory. */
+EXPORT int qa_fast_decode_chunks(const Call *call, int64_t begin, int64_t end)
+{
+    int64_t width = 1;
+    for (int64_t c = begin; c < end; c++) {
+        int32_t low = call->context[2 * c], high = call->context[2 * c + 1], null = call->null_position[c];
+        if (call->null_in_spans && null >= 0) {
+            low = null < low ? null : low;
+            high = null >= high ? null + 1 : high;
+        }
+        width = high - low > width ? high - low : width;
+    }
+    int64_t window = call->max_answer_len && call->max_answer_len < width ? call->max_answer_len : width;
+    int64_t size = round_up(width, LANES), k = call->top_k;
+    int64_t classes = size + LANES, room = 4 * k + 256, cells = room + window + 1;
+    Scratch at = {.cells.room = room};
+    size_t longs = (size_t)(2 * k), floats = (size_t)(2 * size + 3 * (size + window) + classes);
+    size_t ints = (size_t)(size + 1 + classes + 3 * cells);
+    uint64_t *memory = malloc(longs * sizeof(uint64_t) + floats * sizeof(float) + ints * sizeof(int32_t));
+    if (!memory)
+        return -1;
+    at.order = memory;
+    at.spare = at.order + k;
+    at.s = (float *)(at.spare + k);
+    at.best = at.s + size;
+    at.e = at.best + size;
+    at.a = at.e + size + window;
+    at.b = at.a + size + window;
+    at.class_max = at.b + size + window;
+    at.class_keys = (int32_t *)(at.class_max + classes);
+    at.starts = at.class_keys + classes;
+    at.cells.key = at.starts + size + 1;
+    at.cells.start = at.cells.key + cells;
+    at.cells.end = at.cells.start + cells;
+    decode_range(call, begin, end, &at);
+    free(memory);
+    return 0;
+}
+
+/* ---- all chunks of a question --------------------------------------------------------------------- */
+
+typedef struct {
+    float score;
+    int64_t chunk;
+    int64_t rank;
+} Head;
+
+INLINE int before(const Head *a, const Head *b)
+{
+    return a->score > b->score || (a->score == b->score && a->chunk < b->chunk);
+}
+
+static void sift_down(Head *heap, int64_t n, int64_t i)
+{
+    Head head = heap[i];
+    for (int64_t child; (child = 2 * i + 1) < n; i = child) {
+        child += child + 1 < n && before(heap + child + 1, heap + child);
+        if (!before(heap + child, &head))
+            break;
+        heap[i] = heap[child];
+    }
+    heap[i] = head;
+}
+
+/* A token's place in the whole context; -1 for the null position, which is the same in every chunk. */
+static int64_t place(const Call *call, int64_t chunk, int32_t token)
+{
+    int32_t first = call->context[2 * chunk], last = call->context[2 * chunk + 1];
+    return first <= token && token < last ? (int64_t)call->context_offset[chunk] + token - first : -1;
+}
+
+static int is_repeated(const Call *call, int64_t question, int64_t found, int64_t chunk, int32_t start, int32_t end)
+{
+    int64_t first = place(call, chunk, start), last = place(call, chunk, end);
+    for (int64_t at = question * call->top_k; at < question * call->top_k + found; at++)
+        if (place(call, call->row[at], call->start[at]) == first && place(call, call->row[at], call->end[at]) == last)
+            return 1;
+    return 0;
+}
+
+static float log_sum_exp_of_chunks(const Call *call, int64_t from, int64_t to, int side)
+{
+    double peak = -INFINITY, sum = 0;
+    for (int64_t c = from; c < to; c++)
+        peak = call->log_norm[2 * c + side] > peak ? call->log_norm[2 * c + side] : peak;
+    for (int64_t c = from; c < to && peak > -INFINITY; c++)
+        sum += exp(call->log_norm[2 * c + side] - peak);
+    return (float)(peak > -INFINITY ? peak + log(sum) : peak);
+}
+
+/* What to subtract from the sums of a chunk's logits; nothing where it has no support. */
+static float norm_of(const Call *call, int64_t chunk)
+{
+    if (call->scoring == LOGIT)
+        return 0;
+    float norm = call->log_norm[2 * chunk] + call->log_norm[2 * chunk + 1];
+    return norm > -INFINITY ? norm : 0;
+}
+
+static void merge_question(const Call *call, int64_t question, int64_t from, int64_t to, Head *heap)
+{
+    int64_t k = call->top_k, found = 0, heads = 0;
+    float *score = call->score + question * k, null_score = INFINITY;
+    int32_t *start = call->start + question * k, *end = call->end + question * k, *row = call->row + question * k;
+    int bad = 0;
+    for (int64_t c = from; c < to; c++)
+        bad |= call->chunk_nonfinite[c];
+    if (call->scoring == SHARED && !bad && to - from > 1) {
+        float norm[2] = {log_sum_exp_of_chunks(call, from, to, 0), log_sum_exp_of_chunks(call, from, to, 1)};
+        for (int64_t c = from; c < to; c++)
+            memcpy(call->log_norm + 2 * c, norm, sizeof norm);
+    }
+    for (int64_t c = from; c < to && !bad; c++) {
+        float norm = norm_of(call, c), null = call->null_total[c] - norm;
+        null_score = null < null_score ? null : null_score;
+        if (call->total[c * k] > -INFINITY)
+            heap[heads++] = (Head){call->total[c * k] - norm, c, 0};
+    }
+    for (int64_t i = heads / 2 - 1; i >= 0; i--)
+        sift_down(heap, heads, i);
+    while (found < k && heads) {
+        int64_t chunk = heap->chunk, at = chunk * k + heap->rank;
+        int32_t first = call->list_start[at], last = call->list_end[at];
+        if (!call->context_offset || to - from == 1 || !is_repeated(call, question, found, chunk, first, last)) {
+            score[found] = heap->score;
+            start[found] = first;
+            end[found] = last;
+            row[found++] = (int32_t)chunk;
+        }
+        if (++heap->rank < k && call->total[at + 1] > -INFINITY)
+            heap->score = call->total[at + 1] - norm_of(call, chunk);
+        else
+            *heap = heap[--heads];
+        sift_down(heap, heads, 0);
+    }
+    for (; found < k; found++) {
+        score[found] = bad ? NAN : -INFINITY;
+        start[found] = end[found] = row[found] = -1;
+    }
+    call->null_score[question] = bad ? NAN : null_score < INFINITY ? null_score : -INFINITY;
+    call->nonfinite[question] = (uint8_t)bad;
+}
+
+/* The answers to the questions from begin to end - 1, from their chunks' lists. 0, or -1 without memory. */
+EXPORT int qa_fast_merge_questions(const Call *call, int64_t begin, int64_t end)
+{
+    int64_t from = begin, most = 1;
+    if (call->question) {
+        int64_t high = call->n_chunks;
+        for (from = 0; from < high;) { /* the first chunk of the first question */
+            int64_t middle = from + (high - from) / 2;
+            if (call->question[middle] < begin)
+                from = middle + 1;
+            else
+                high = middle;
+        }
+        for (int64_t c = from, first = from; c < call->n_chunks && call->question[c] < end; c++) {
+            if (call->question[c] != call->question[first])
+                first = c;
+            most = c - first + 1 > most ? c - first + 1 : most;
+        }
+    }
+    Head *heap = malloc((size_t)most * sizeof *heap);
+    if (!heap)
+        return -1;
+    for (int64_t question = begin, to; question < end; question++, from = to) {
+        to = from + (!call->question && from < call->n_chunks);
+        while (call->question && to < call->n_chunks && call->question[to] == question)
+            to++;
+        merge_question(call, question, from, to, heap);
+    }
+    free(heap);
+    return 0;
+}
+
+/* The first chunk with a range or a null position outside its row; -1 for none. */
+EXPORT int64_t qa_fast_bad_chunk(const Call *call)
+{
+    for (int64_t c = 0; c < call->n_chunks; c++) {
+        int64_t row = row_of(call, c), room = call->row_offset ? call->n_logits - row : call->row_stride;
+        int32_t low = call->context[2 * c], high = call->context[2 * c + 1], null = call->null_position[c];
+        if (row < 0 || low < 0 || low > high || high > room || null < -1 || null >= room)
+            return c;
+    }
+    return -1;
+}
+
+/* The library is loaded with ctypes, so it needs no headers of Python; some linkers ask for this name. */
+EXPORT void *PyInit__cpu_backend(void) { return NULL; }
