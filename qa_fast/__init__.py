@@ -23,32 +23,62 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .compat import postprocess_qa_predictions as postprocess_qa_predictions
+    from .datasets import read_examples as read_examples
+    from .evaluation import Evaluation as Evaluation
+    from .evaluation import evaluate as evaluate
+    from .manifest import merge as merge
+    from .notebook import show as show
     from .pipeline import pipeline as pipeline
+    from .predict import predict as predict
+    from .predictions import Prediction as Prediction
+    from .predictions import read_predictions as read_predictions
     from .reader import Reader as Reader
     from .register import register as register
     from .register import unregister as unregister
+    from .rows import Columns as Columns
+    from .rows import Example as Example
     from .spans import Spans as Spans
     from .spans import decode_spans as decode_spans
 
 # Each public name and the module that defines it.
 _HOME = {
+    "Columns": "rows",
+    "Evaluation": "evaluation",
+    "Example": "rows",
+    "Prediction": "predictions",
     "Reader": "reader",
     "Spans": "spans",
     "decode_spans": "spans",
+    "evaluate": "evaluation",
+    "merge": "manifest",
     "pipeline": "pipeline",
     "postprocess_qa_predictions": "compat",
+    "predict": "predict",
+    "read_examples": "datasets",
+    "read_predictions": "predictions",
     "register": "register",
+    "show": "notebook",
     "unregister": "register",
 }
 
 __all__ = [
+    "Columns",
+    "Evaluation",
+    "Example",
+    "Prediction",
     "Reader",
     "Spans",
     "__version__",
     "decode_spans",
+    "evaluate",
+    "merge",
     "pipeline",
     "postprocess_qa_predictions",
+    "predict",
+    "read_examples",
+    "read_predictions",
     "register",
+    "show",
     "unregister",
 ]
 

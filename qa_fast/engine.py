@@ -23,6 +23,7 @@ from time import perf_counter
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -43,6 +44,20 @@ OFF_CPU_FACTOR = 16
 WINDOW_CHARACTERS = 1 << 22
 
 _T = TypeVar("_T")
+
+
+class TokenProbabilities(NamedTuple):
+    """What `Engine.token_probabilities` found for a context of T tokens.
+
+    Attributes:
+        start: [T] the probability that an answer starts at each token.
+        end: [T] that it ends there.
+        characters: [T, 2] the half-open range of characters of each token.
+    """
+
+    start: npt.NDArray[np.float64]
+    end: npt.NDArray[np.float64]
+    characters: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +309,51 @@ class Engine:
         )
         results = self._read(pairs, prepare, options, errors == "raise")
         return _with_progress(results, pairs) if progress else results
+
+    def token_probabilities(
+        self, question: str, context: str, options: Options
+    ) -> TokenProbabilities:
+        """How probable it is that an answer starts, or ends, at each token of ``context``.
+
+        Each softmax runs over all chunks of the context and their null positions, as under
+        ``scoring="shared"``. A token that stands in several chunks has its highest probability.
+
+        Args:
+            question: the question.
+            context: the text, of T tokens.
+            options: how it is cut into chunks.
+
+        Raises:
+            ExampleError: a pair that cannot be read.
+        """
+        max_seq_len = self._max_seq_len(options)
+        window = self._prepare(
+            (0, [(question, context)]), options=options, max_seq_len=max_seq_len, batch_size=None
+        )
+        if window.errors:
+            raise window.errors[0]
+        chunks, row_offset = window.chunks, window.plan.row_offset
+        logits = self._forward.run(window.plan)
+        encoding = chunks.encodings[0]
+        has_null = chunks.null_position >= 0
+
+        def probabilities(flat: Tensor) -> npt.NDArray[np.float64]:
+            values = flat.double().cpu().numpy()
+            inside = [
+                values[row + first : row + last]
+                for row, (first, last) in zip(row_offset, chunks.context, strict=True)
+            ]
+            null = values[(row_offset + chunks.null_position)[has_null]]
+            total = np.logaddexp.reduce(np.concatenate([*inside, null]))
+            found = np.zeros(len(encoding))
+            for offset, part in zip(chunks.context_offset, inside, strict=True):
+                place = found[offset : offset + len(part)]
+                np.maximum(place, np.exp(part - total), out=place)
+            return found
+
+        return TokenProbabilities(
+            probabilities(logits.start), probabilities(logits.end), np.array(encoding.offsets)
+        )
 
     def _read(
         self,

@@ -22,7 +22,7 @@ SET_UP = [
     re.compile(pattern)
     for pattern in (
         r"python3 -m venv \.venv",
-        r"\.venv/bin/pip install torch==2\.13\.0 -e ('\.\[(test|dev)\]'|\.)",
+        r"\.venv/bin/pip install torch==2\.13\.0 -e ('\.\[(test|dev|eval)\]'|\.)",
         r"\.venv/bin/(pytest( -m \"not slow\")?|ruff check \.|ruff format --check \.|mypy)",
     )
 ]
@@ -60,10 +60,10 @@ def of(language: str) -> list[object]:
     ]
 
 
-def run(arguments: list[str], stdin: bytes = b"") -> str:
+def run(arguments: list[str], stdin: bytes = b"", folder: Path = ROOT) -> str:
     done = subprocess.run(
         arguments,
-        cwd=ROOT,
+        cwd=folder,
         input=stdin,
         capture_output=True,
         check=False,
@@ -97,7 +97,10 @@ def test_python_block_prints_what_follows_it(block: Block, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("block", of("sh"))
-def test_command_prints_what_follows_it(block: Block) -> None:
+def test_command_prints_what_follows_it(block: Block, tmp_path: Path) -> None:
+    # In a folder that has what the root has, so that what a command writes does not land there.
+    for entry in ROOT.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
     printed = ""
     for line in block.code.splitlines():
         for part in line.split(" && "):
@@ -110,7 +113,7 @@ def test_command_prints_what_follows_it(block: Block) -> None:
                 stdin = (ROOT / words[1]).read_bytes()
                 words = words[3:]
             assert words[0].removeprefix(".venv/bin/") == "qa-fast", f"cannot run {part!r}"
-            printed += run([*COMMAND, *words[1:]], stdin)
+            printed += run([*COMMAND, *words[1:]], stdin, tmp_path)
     if block.output is not None:
         assert_printed(printed, block.output)
 
@@ -118,7 +121,8 @@ def test_command_prints_what_follows_it(block: Block) -> None:
 def test_example_commands_in_the_text_are_ours() -> None:
     """What stands in the running text names options that exist."""
     options = set(re.findall(r"`(--[a-z-]+)", README))
-    shown = run([*COMMAND, "ask", "--help"])
+    commands = ("ask", "evaluate", "predict")
+    shown = "".join(run([*COMMAND, command, "--help"]) for command in commands)
     assert options
     assert all(option in shown for option in options)
 

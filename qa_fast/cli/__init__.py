@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from qa_fast import __version__
 
-from .ask import EPILOG, ask
+from . import ask, compare, evaluate, merge, predict
 from .common import InputError
 from .terminal import visible
 
@@ -81,4 +81,8 @@ def _qa_fast(
     """Extractive question answering: find the part of a text that answers a question."""
 
 
-app.command(epilog=EPILOG)(ask)
+app.command(epilog=ask.EPILOG)(ask.ask)
+app.command(epilog=predict.EPILOG)(predict.predict)
+app.command()(merge.merge)
+app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(epilog=compare.EPILOG)(compare.compare)

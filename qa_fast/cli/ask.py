@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from .common import InputError, quiet
+from .common import InputError, quiet, with_option_names
 from .terminal import STANDARD_INPUT, SourcedAnswer, display_name, print_answers
 
 if TYPE_CHECKING:
@@ -273,11 +273,7 @@ def answer_texts(
 
 def _in_cli_words(message: str, sources: Sequence[str]) -> str:
     """``message`` of the pipeline with its arguments and texts named as on the command line."""
-    message = re.sub(
-        r"\b(top_k|max_answer_len|max_seq_len|doc_stride)\b",
-        lambda name: "--" + name[0].replace("_", "-"),
-        message,
-    )
+    message = with_option_names(message)
     message = message.replace("set max_question_len to cut the question", "shorten the question")
     message = re.sub(r"\bquestion \d+", "the question", message)
     return re.sub(r"\bcontext (\d+)", lambda n: display_name(sources[int(n[1])]), message)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import ERROR, getLogger
+
+import typer
+
+from .terminal import visible
 
 
 class InputError(Exception):
@@ -27,3 +32,15 @@ def quiet() -> Iterator[None]:
         for library in ("transformers", "huggingface_hub", "torch"):
             warnings.filterwarnings("ignore", module=rf"{library}\b")
         yield
+
+
+def with_option_names(message: str) -> str:
+    """``message`` of the library with its arguments named as on the command line."""
+    message = message.replace("handle_impossible_answer=True", "--no-answer")
+    names = "top_k|max_answer_len|max_seq_len|doc_stride|null_threshold|num_shards|shard_index"
+    return re.sub(rf"\b({names})\b", lambda name: "--" + name[0].replace("_", "-"), message)
+
+
+def say(text: str) -> None:
+    """Tell the user, on standard error."""
+    typer.echo(visible(text), err=True)

@@ -1,0 +1,329 @@
+"""``qa-fast evaluate``: score predictions as the official SQuAD scripts do, and say more about them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import InputError, quiet, say, with_option_names
+from .terminal import visible
+
+if TYPE_CHECKING:
+    from qa_fast.evaluation import Evaluation
+
+BUNDLED = "bundled"
+
+EPILOG = """\
+[bold]Examples[/]
+
+[cyan]qa-fast evaluate dev-v2.0.json predictions.json[/]
+
+[cyan]qa-fast evaluate dev-v2.0.json predictions.json -n na_prob.json -o eval.json[/]
+
+[cyan]qa-fast evaluate dev-v2.0.json answers.parquet --results results --report report.html[/]
+
+[cyan]qa-fast evaluate dev.json --model deepset/roberta-base-squad2 --no-answer[/]
+
+[cyan]qa-fast evaluate mlqa-de.json predictions.json --normalizer mlqa --language de[/]
+"""
+
+
+class NormalizerName(str, Enum):
+    """The values of --normalizer."""
+
+    squad = "squad"
+    mlqa = "mlqa"
+
+
+class RulesName(str, Enum):
+    """The values of --rules."""
+
+    v1 = "1.1"
+    v2 = "2.0"
+
+
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Questions with their gold answers: SQuAD JSON, JSONL, Parquet, or a data set's "
+            "name on the Hugging Face Hub.",
+        ),
+    ],
+    predictions: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="PREDICTIONS",
+            help="What was predicted: JSON from ids to texts, as for the official scripts, "
+            "nbest_predictions.json, or what qa-fast predict wrote.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID_OR_FOLDER",
+            help=f"Instead of PREDICTIONS: let this model answer first. '{BUNDLED}' is the small "
+            "English one in the package.",
+            show_default=False,
+            rich_help_panel="Straight from a model",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Where the model runs: cpu, cuda, cuda:1, mps.",
+            show_default="a GPU if there is one, else cpu",
+            rich_help_panel="Straight from a model",
+        ),
+    ] = None,
+    no_answer: Annotated[
+        bool,
+        typer.Option(
+            "--no-answer",
+            help="Allow the empty answer. For models trained on it.",
+            rich_help_panel="Straight from a model",
+        ),
+    ] = False,
+    na_prob_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--na-prob-file",
+            "-n",
+            metavar="FILE",
+            help="JSON from ids to no-answer probabilities: adds the best thresholds and the "
+            "precision-recall curves.",
+            show_default="from the null scores, where the predictions have them",
+            rich_help_panel="Scoring",
+        ),
+    ] = None,
+    na_prob_thresh: Annotated[
+        float,
+        typer.Option(
+            "--na-prob-thresh",
+            "-t",
+            metavar="X",
+            help="Take the empty answer where the no-answer probability is above this.",
+            rich_help_panel="Scoring",
+        ),
+    ] = 1.0,
+    rules: Annotated[
+        RulesName | None,
+        typer.Option(
+            help="Whose definitions and keys: SQuAD 1.1's or 2.0's.",
+            show_default="2.0; with --normalizer mlqa 1.1, as in MLQA's script",
+            rich_help_panel="Scoring",
+        ),
+    ] = None,
+    normalizer: Annotated[
+        NormalizerName,
+        typer.Option(
+            help="How answers are compared. squad: the English rules, also the convention of XQuAD. "
+            "mlqa: by --language.",
+            rich_help_panel="Scoring",
+        ),
+    ] = NormalizerName.squad,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE",
+            help="With --normalizer mlqa, the language of the answers: en, es, hi, vi, de, ar, zh.",
+            show_default=False,
+            rich_help_panel="Scoring",
+        ),
+    ] = None,
+    id_column: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The column of the ids.", rich_help_panel="Data"),
+    ] = "id",
+    question_column: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The column of the questions.", rich_help_panel="Data"),
+    ] = "question",
+    context_column: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The column of the contexts.", rich_help_panel="Data"),
+    ] = "context",
+    answers_column: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="The column of the gold answers.", rich_help_panel="Data"
+        ),
+    ] = "answers",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which split of a data set from the Hub.",
+            show_default=False,
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which subset of a data set from the Hub.",
+            show_default=False,
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Score only the first N questions.",
+            show_default="all",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    out_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out-file",
+            "-o",
+            metavar="FILE",
+            help="Write the totals there as JSON, as the official script does.",
+            show_default=False,
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write results_{time}.json, with everything that was found and how, and "
+            "details_{time}.parquet, with one row per question.",
+            show_default=False,
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write an HTML report: figures, curves, and a browser of the examples.",
+            show_default=False,
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print the totals as JSON also on a terminal, which else gets a table.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
+    seed: Annotated[
+        int,
+        typer.Option(metavar="N", help="Of the bootstrap intervals.", rich_help_panel="Output"),
+    ] = 0,
+) -> None:
+    """Score predictions as the official SQuAD scripts do: exact match and F1.
+
+    Prints the totals as JSON with the official script's keys; on a terminal, tables with more.
+    """
+    if (predictions is None) == (model is None):
+        both = "both were given" if model else "neither was given"
+        raise InputError(f"either PREDICTIONS or --model is needed; {both}")
+    if model is None and (device or no_answer):
+        raise InputError("--device and --no-answer are for --model, which was not given")
+    from qa_fast.evaluation import evaluate as run_evaluate
+    from qa_fast.rows import Columns
+
+    try:
+        found = run_evaluate(
+            data,
+            predictions,
+            na_prob=na_prob_file,
+            na_prob_thresh=na_prob_thresh,
+            normalizer=normalizer.value,
+            language=language,
+            rules=rules.value if rules else None,
+            columns=Columns(id_column, question_column, context_column, answers_column),
+            split=split,
+            subset=subset,
+            limit=limit,
+            seed=seed,
+            **_answering(model, device, no_answer),
+        )
+        if results is not None:
+            from qa_fast.results import write_results
+
+            files = write_results(found, results, name=Path(data).stem, command_line=sys.argv)
+            say(f"written: {files[0]} and {files[1].name}")
+        if report is not None:
+            from qa_fast.report import write_report
+
+            write_report(
+                found, report, title=_title(data, predictions, model), command_line=sys.argv
+            )
+            say(f"written: {report}")
+        if out_file is not None:
+            out_file.write_text(json.dumps(found.metrics), encoding="utf-8")
+    except (ValueError, OSError, ImportError) as error:
+        raise InputError(with_option_names(str(error))) from error
+    for note in found.notes:
+        say(f"note: {note}")
+    if as_json or (out_file is None and not sys.stdout.isatty()):
+        typer.echo(json.dumps(found.metrics, indent=2))
+    elif sys.stdout.isatty():
+        _print(found)
+
+
+def _answering(model: str | None, device: str | None, no_answer: bool) -> dict[str, Any]:
+    """The arguments that let a model answer first; none without a model."""
+    if model is None:
+        return {}
+    from qa_fast.pipeline import BUNDLED_MODEL, pipeline
+
+    with quiet():
+        qa = pipeline(BUNDLED_MODEL if model == BUNDLED else model, device=device)
+    return {"model": qa, "handle_impossible_answer": no_answer, "progress": sys.stderr.isatty()}
+
+
+def _title(data: str, predictions: Path | None, model: str | None) -> str:
+    return f"{predictions.name if predictions else model} on {Path(data).name}"
+
+
+def _print(found: Evaluation) -> None:
+    """A table of the totals and one for each breakdown."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from qa_fast.breakdown import FEATURES
+
+    console = Console(highlight=False)
+    table = Table("", "%", "95% interval", "questions", box=None, pad_edge=False)
+    for name, value in found.metrics.items():
+        if name.endswith(("total", "thresh")):
+            continue
+        interval, count = found.intervals.get(name), found.metrics.get(_total_of(name), "")
+        note = f"{interval.low:.2f} to {interval.high:.2f}" if interval else ""
+        if name.startswith("best_"):
+            note = f"at threshold {found.metrics[f'{name}_thresh']:.4g}, tuned on these data"
+        table.add_row(name, f"{value:.2f}", note, f"{count:,}" if count else "")
+    console.print(table)
+    for feature, groups in found.breakdowns.items():
+        console.print()
+        table = Table(FEATURES[feature], box=None, pad_edge=False)
+        for column in ("questions", "exact", "f1"):
+            table.add_column(column, justify="right")
+        for group in groups:
+            row = (f"{group.total:,}", f"{group.exact:.2f}", f"{group.f1:.2f}")
+            table.add_row(visible(group.label), *row)
+        console.print(table)
+
+
+def _total_of(metric: str) -> str:
+    prefix = metric.rpartition("_")[0]
+    return f"{prefix}_total" if prefix in ("HasAns", "NoAns") else "total" if not prefix else ""

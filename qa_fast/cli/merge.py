@@ -1,0 +1,24 @@
+"""``qa-fast merge``: put together what the processes of a run have made."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .common import InputError, say
+
+
+def merge(
+    output: Annotated[
+        str, typer.Argument(metavar="OUT", help="The output that the processes were given.")
+    ],
+) -> None:
+    """Put together the results of qa-fast predict --num-shards, and check that no row is missing."""
+    from qa_fast.manifest import merge as run_merge
+
+    try:
+        manifest = run_merge(output)
+    except (ValueError, OSError, ImportError) as error:
+        raise InputError(str(error)) from error
+    say(f"{output}: {manifest['written']} answers of {manifest['rows']} rows")

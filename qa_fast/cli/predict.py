@@ -1,0 +1,397 @@
+"""``qa-fast predict``: answer every question of a data set."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import InputError, quiet, say, with_option_names
+
+if TYPE_CHECKING:
+    from qa_fast.predict import Run
+
+EPILOG = """\
+[bold]Examples[/]
+
+[cyan]qa-fast predict dev-v2.0.json --output predictions.json --no-answer[/]
+
+[cyan]qa-fast predict questions.parquet --output answers/ --model M --device cuda[/]
+
+[cyan]qa-fast predict questions.jsonl -o answers.jsonl --question-column query --on-error skip[/]
+
+[cyan]qa-fast predict questions.parquet -o answers/ --devices cuda:0,cuda:1[/]
+
+Stopped, killed, out of disk? The same command goes on where it was.
+"""
+
+
+class ScoringName(str, Enum):
+    """The values of --scoring."""
+
+    probability = "probability"
+    shared = "shared"
+    logit = "logit"
+
+
+class OnErrorName(str, Enum):
+    """The values of --on-error."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+def predict(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="SQuAD JSON, JSONL, a Parquet file or a folder of them, - for JSON or JSONL on "
+            "standard input, or the name of a data set on the Hugging Face Hub.",
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Its ending says what is written. .parquet, .jsonl: one file. .json: the files of "
+            "run_qa.py, this one with the texts, and beside it nbest_predictions, null_odds and "
+            "na_prob. Without an ending: a folder of Parquet files. A manifest with the settings, "
+            "versions and timings is written with each.",
+            show_default=False,
+        ),
+    ],
+    top_k: Annotated[
+        int,
+        typer.Option(
+            "--top-k",
+            "-k",
+            metavar="N",
+            min=1,
+            help="The most answers in a question's n-best list.",
+            rich_help_panel="Answers",
+        ),
+    ] = 5,
+    max_answer_len: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="The longest answer, in tokens.",
+            rich_help_panel="Answers",
+        ),
+    ] = 30,
+    scoring: Annotated[
+        ScoringName,
+        typer.Option(
+            help="logit: start plus end logit, as run_qa.py ranks. probability: as the "
+            "pipeline of Transformers scores. shared: probabilities that compare "
+            "across the chunks of a context.",
+            rich_help_panel="Answers",
+        ),
+    ] = ScoringName.logit,
+    no_answer: Annotated[
+        bool,
+        typer.Option(
+            "--no-answer",
+            help="Allow the empty answer: the context does not say. For models trained on it.",
+            rich_help_panel="Answers",
+        ),
+    ] = False,
+    null_threshold: Annotated[
+        float,
+        typer.Option(
+            metavar="X",
+            help="With --no-answer: the answer is empty where the null score exceeds the "
+            "best span's by more than this.",
+            rich_help_panel="Answers",
+        ),
+    ] = 0.0,
+    align_to_words: Annotated[
+        bool,
+        typer.Option(
+            "--align-to-words",
+            help="Widen answers to whole words.",
+            rich_help_panel="Answers",
+        ),
+    ] = False,
+    id_column: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The column of the ids; rows without it are numbered.",
+            rich_help_panel="Input",
+        ),
+    ] = "id",
+    question_column: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The column of the questions.",
+            rich_help_panel="Input",
+        ),
+    ] = "question",
+    context_column: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The column of the contexts.",
+            rich_help_panel="Input",
+        ),
+    ] = "context",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which split of a data set from the Hub.",
+            show_default=False,
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which subset of a data set from the Hub.",
+            show_default=False,
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Answer only the first N rows.",
+            show_default="all",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    on_error: Annotated[
+        OnErrorName,
+        typer.Option(
+            help="What to do at a row that cannot be answered: fail, or skip it and list "
+            "it, with its line and the reason, in a file of rejects.",
+            rich_help_panel="Input",
+        ),
+    ] = OnErrorName.fail,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID_OR_FOLDER",
+            help="A Transformers question answering model, by its name on the Hugging Face "
+            "hub or by folder.",
+            show_default="the small English model in the package",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="float32, bfloat16, float16, or auto for the checkpoint's own.",
+            show_default="float32 on a CPU, else auto",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Where the model runs: cpu, cuda, cuda:1, mps.",
+            show_default="a GPU if there is one, else cpu",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    max_seq_len: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Tokens in a chunk, question included; a longer text is cut into several.",
+            show_default="384, or what the model can take",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    doc_stride: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Tokens that neighbouring chunks share.",
+            show_default="128, or half of --max-seq-len where that is less",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="The most chunks in a batch.",
+            show_default="by tokens",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Run the model through torch.compile. It begins slowly: for long runs.",
+            rich_help_panel="Model",
+        ),
+    ] = False,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Several devices of this machine, such as cuda:0,cuda:1: one process runs "
+            "on each.",
+            show_default=False,
+            rich_help_panel="Several processes",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run on a Ray cluster: auto for the one this machine belongs to, local for this "
+            "machine alone, or an address. INPUT is then Parquet or JSONL with ids, OUT a folder; both "
+            "may be URIs such as s3://bucket/folder.",
+            show_default=False,
+            rich_help_panel="Several processes",
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --ray: how many actors, each with the model.",
+            show_default="one per GPU, without GPUs one per 4 CPUs",
+            rich_help_panel="Several processes",
+        ),
+    ] = None,
+    num_shards: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="How many processes share the rows, each with the same command but for "
+            "--shard-index. qa-fast merge OUT ends their work.",
+            show_default="from SLURM_ARRAY_TASK_COUNT or WORLD_SIZE, else 1",
+            rich_help_panel="Several processes",
+        ),
+    ] = None,
+    shard_index: Annotated[
+        int | None,
+        typer.Option(
+            metavar="I",
+            min=0,
+            help="Which of them this is, from 0.",
+            show_default="from SLURM_ARRAY_TASK_ID or RANK, else 0",
+            rich_help_panel="Several processes",
+        ),
+    ] = None,
+    part_rows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Rows that are finished together: the most that a crash can cost.",
+            show_default="256 to 8192, by the size of the input",
+            rich_help_panel="Several processes",
+        ),
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Show the progress on standard error.")] = True,
+) -> None:
+    """Answer every question of a data set; safe to stop, kill and run again."""
+    with quiet():
+        from qa_fast.predict import Interrupted
+        from qa_fast.predict import predict as run_predict
+        from qa_fast.rows import Columns
+        from qa_fast.shards import shards_from_environment
+
+        columns = Columns(id=id_column, question=question_column, context=context_column)
+        answering: dict[str, Any] = {
+            "model": model,
+            "device": device,
+            "dtype": dtype,
+            "compile": compile,
+            "columns": columns,
+            "on_error": on_error.value,
+            "null_threshold": null_threshold,
+            "top_k": top_k,
+            "max_answer_len": max_answer_len,
+            "scoring": scoring.value,
+            "handle_impossible_answer": no_answer,
+            "align_to_words": align_to_words,
+            "max_seq_len": max_seq_len,
+            "doc_stride": doc_stride,
+        }
+        try:
+            if ray is not None:
+                alone = {
+                    "--split": split,
+                    "--subset": subset,
+                    "--limit": limit,
+                    "--devices": devices,
+                }
+                alone.update({"--num-shards": num_shards, "--part-rows": part_rows})
+                alone.update({"--shard-index": shard_index, "--batch-size": batch_size})
+                if given := [name for name, value in alone.items() if value is not None]:
+                    raise InputError(f"{', '.join(given)} cannot be used with --ray")
+                from qa_fast.ray import predict_files
+
+                found = predict_files(
+                    source, output, address=ray, concurrency=concurrency, **answering
+                )
+                text = f"{output}: {found['written']} answers"
+                if found["rejected"]:
+                    text += (
+                        f"; {found['rejected']} rows could not be answered, see rejects.jsonl in it"
+                    )
+                say(text)
+                return
+            if concurrency is not None:
+                raise InputError("--concurrency is of use with --ray only")
+            if num_shards is None and shard_index is None:
+                num_shards, shard_index = shards_from_environment(os.environ)
+                if num_shards > 1:
+                    say(f"process {shard_index} of {num_shards}, as the environment says")
+            elif num_shards is None or shard_index is None:
+                raise InputError("--num-shards and --shard-index go together: give both")
+            run = run_predict(
+                source,
+                output,
+                devices=devices.split(",") if devices else None,
+                batch_size=batch_size,
+                split=split,
+                subset=subset,
+                limit=limit,
+                part_rows=part_rows,
+                num_shards=num_shards,
+                shard_index=shard_index,
+                progress=progress,
+                **answering,
+            )
+        except (ValueError, OSError, ImportError) as error:
+            raise InputError(with_option_names(str(error))) from error
+        except Interrupted as stopped:
+            say(str(stopped))
+            raise typer.Exit(130) from None
+    say(_summary(run))
+
+
+def _summary(run: Run) -> str:
+    text = f"{run.output}: {run.written} answers"
+    if run.rejected:
+        text += f"; {run.rejected} rows could not be answered"
+        text += f", see {run.rejects}" if run.rejects else ""
+    if not run.complete:
+        text += f"; when all processes are done: qa-fast merge {run.output}"
+    return text

@@ -1,0 +1,349 @@
+"""Data that rows are read from: JSON, Parquet, and iterables of rows.
+
+Every source goes through its rows in order and can begin at any of them. JSONL and Parquet are streamed;
+a SQuAD JSON file is one value and is loaded whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from .rows import Columns, Example, Row, check_columns, row_of, shown
+
+_BATCH_ROWS = 256
+_HASHED_WHOLE = 64 << 20  # bytes; of a larger file, samples are hashed
+_SAMPLE, _SAMPLES = 1 << 20, 64
+
+
+class Source(Protocol):
+    """Data that can be gone through row by row.
+
+    Attributes:
+        name: what to call it in a sentence.
+        rereadable: whether `rows` can be called more than once.
+    """
+
+    name: str
+    rereadable: bool
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+        """Rows ``start`` to ``stop`` - 1, or to the last."""
+        ...
+
+    def count(self) -> int | None:
+        """How many rows there are; None where only reading them tells."""
+        ...
+
+    def fingerprint(self) -> object:
+        """JSON that changes when the data does; None where it cannot be told.
+
+        Of files over 64 MiB the size, the ends and samples are hashed, not every byte.
+        """
+        ...
+
+
+# --- JSON ---------------------------------------------------------------------------------------
+
+
+class JsonSource:
+    """SQuAD JSON or JSONL, in a file or on standard input."""
+
+    def __init__(self, path: Path | None, columns: Columns) -> None:
+        self.name = "standard input" if path is None else str(path)
+        self.rereadable = path is not None
+        self._path = path
+        self._columns = columns
+
+    def _open(self) -> BinaryIO:
+        if self._path is None:
+            return sys.stdin.buffer
+        try:
+            return self._path.open("rb")
+        except OSError as error:
+            raise type(error)(f"{self.name}: {error.strerror}") from None
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+        """See `Source`."""
+        with self._open() as file:
+            line, first = first_line(file)
+            if begins_json_lines(first):
+                yield from self._lines(file, line, first, start, stop)
+            else:
+                records = self._flatten(self._value(first + file.read()))
+                for number, (place, record) in enumerate(islice(records, start, stop), start):
+                    yield row_of(record, self._columns, number, place)
+
+    def _lines(
+        self, file: BinaryIO, line: int, first: bytes, start: int, stop: int | None
+    ) -> Iterator[Row]:
+        number = -1
+        for text in chain_line(first, file):
+            line += 1
+            if text.isspace():
+                continue
+            number += 1
+            if number < start:
+                continue
+            if stop is not None and number >= stop:
+                return
+            place = f"{self.name} line {line}"
+            try:
+                record = json.loads(text)
+            except ValueError as error:  # not JSON, or not UTF-8
+                yield Row(number, place, None, f"not JSON: {error}")
+            else:
+                yield row_of(record, self._columns, number, place)
+
+    def _value(self, text: bytes) -> object:
+        if not text.strip():
+            raise ValueError(f"{self.name} is empty; give it some questions")
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.name} is neither JSON ({error}) nor JSONL with an object on every line"
+            ) from None
+
+    def _flatten(self, value: object) -> Iterator[tuple[str, object]]:
+        """The records of a whole JSON value, each with its place."""
+        data = value.get("data") if isinstance(value, Mapping) else value
+        if not isinstance(data, list):
+            keys = f"an object with {list(value)}" if isinstance(value, Mapping) else shown(value)
+            raise ValueError(
+                f"{self.name} must be SQuAD JSON, which is an object with a list 'data', or a list "
+                f"of rows; got {keys}"
+            )
+        for i, article in enumerate(data):
+            if not isinstance(article, Mapping) or "paragraphs" not in article:
+                yield f"{self.name} entry {i}", article
+                continue
+            title = article.get("title")
+            for j, paragraph in enumerate(_list(article, "paragraphs", f"{self.name} article {i}")):
+                where = f"{self.name} article {i} paragraph {j}"
+                for k, question in enumerate(_list(paragraph, "qas", where)):
+                    place = f"{where} question {k}"
+                    yield place, self._squad_record(question, paragraph, title)
+
+    def _squad_record(
+        self, question: object, paragraph: Mapping[str, Any], title: object
+    ) -> object:
+        if not isinstance(question, Mapping):
+            return question
+        answers = question.get("answers")
+        if answers is None and question.get("is_impossible"):
+            answers = []
+        columns = self._columns
+        record = {
+            columns.id: question.get("id"),
+            columns.context: paragraph.get("context"),
+            columns.answers: answers,
+            columns.title: title,
+        }
+        if "question" in question:
+            record[columns.question] = question["question"]
+        return record
+
+    def count(self) -> int | None:
+        """See `Source`."""
+        if self._path is None:
+            return None
+        with self._open() as file:
+            _, first = first_line(file)
+            if begins_json_lines(first):
+                return 1 + sum(not line.isspace() for line in file)
+            return sum(1 for _ in self._flatten(self._value(first + file.read())))
+
+    def fingerprint(self) -> object:
+        """See `Source`."""
+        return None if self._path is None else [_file_fingerprint(self._path)]
+
+
+def first_line(file: BinaryIO) -> tuple[int, bytes]:
+    """The number of blank lines at the beginning, and the line after them, without a BOM."""
+    for number, line in enumerate(file):
+        line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.strip():
+            return number, line
+    return 0, b""
+
+
+def chain_line(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
+    """The line that was read to look at it, and the lines after it."""
+    yield first
+    yield from rest
+
+
+def begins_json_lines(line: bytes) -> bool:
+    """Whether ``line`` is an object by itself, and not a whole SQuAD file."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and not isinstance(value.get("data"), list)
+
+
+def _list(holder: object, key: str, place: str) -> list[Any]:
+    found = holder.get(key) if isinstance(holder, Mapping) else None
+    if not isinstance(found, list):
+        raise ValueError(f"{place}: must be an object with a list {key!r}; got {shown(holder)}")
+    return found
+
+
+# --- Parquet ------------------------------------------------------------------------------------
+
+
+class ParquetSource:
+    """A Parquet file or a folder of them, a row group at a time."""
+
+    rereadable = True
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self.name = str(path)
+        self._columns = columns
+        self._files = parquet_files(path)
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+        """See `Source`."""
+        first = 0  # number of the first row of the row group at hand
+        for path in self._files:
+            with _parquet(path) as file:
+                names = self._present(path, file.schema_arrow.names)
+                in_file = 0
+                for group in range(file.num_row_groups):
+                    size = file.metadata.row_group(group).num_rows
+                    if stop is not None and first >= stop:
+                        return
+                    if first + size > start:
+                        records = _records(file, group, names)
+                        low = max(start - first, 0)
+                        high = size if stop is None else min(size, stop - first)
+                        for i, record in enumerate(islice(records, low, high), low):
+                            place = f"{path} row {in_file + i}"
+                            yield row_of(record, self._columns, first + i, place)
+                    first += size
+                    in_file += size
+
+    def _present(self, path: Path, present: list[str]) -> list[str]:
+        try:
+            check_columns(present, self._columns)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        return [name for _, name in self._columns.items() if name in present]
+
+    def count(self) -> int | None:
+        """See `Source`."""
+        total = 0
+        for path in self._files:
+            with _parquet(path) as file:
+                total += file.metadata.num_rows
+        return total
+
+    def fingerprint(self) -> object:
+        """See `Source`."""
+        return [_file_fingerprint(path) for path in self._files]
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The Parquet file ``path``, or those in the folder ``path``, by name."""
+    if not path.is_dir():
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file")
+        return [path]
+    files = sorted(
+        file
+        for file in path.rglob("*.parquet")
+        # Names that begin so are not data, by the convention of Hive and Spark.
+        if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+    )
+    if not files:
+        raise FileNotFoundError(f"{path}: there is no .parquet file in this folder")
+    return files
+
+
+def _parquet(path: Path) -> Any:
+    """An open ``pyarrow.parquet.ParquetFile``."""
+    parquet = import_pyarrow_parquet()
+    try:
+        # Without the buffer a row group is read page by page, not whole.
+        return parquet.ParquetFile(path, pre_buffer=False)
+    except ValueError as error:  # of pyarrow
+        raise ValueError(f"{path}: not a Parquet file that can be read ({error})") from None
+
+
+def _records(file: Any, group: int, names: list[str]) -> Iterator[dict[str, Any]]:
+    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
+        yield from batch.to_pylist()
+
+
+def read_records(path: Path, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, with those of the columns ``names`` that it has."""
+    with _parquet(path) as file:
+        present = [name for name in names if name in file.schema_arrow.names]
+        for group in range(file.num_row_groups):
+            yield from _records(file, group, present)
+
+
+def import_pyarrow_parquet() -> Any:
+    """The module ``pyarrow.parquet``, which comes with the extra ``eval``."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError("Parquet needs pyarrow: pip install 'qa-fast[eval]'") from error
+    return pyarrow.parquet
+
+
+def _file_fingerprint(path: Path) -> dict[str, object]:
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        if size <= _HASHED_WHOLE:
+            while block := file.read(_SAMPLE):
+                digest.update(block)
+        else:
+            for i in range(_SAMPLES):
+                file.seek((size - _SAMPLE) * i // (_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE))
+    return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
+
+
+# --- rows in memory and data sets of Hugging Face -----------------------------------------------
+
+
+class RowsSource:
+    """A data set of the ``datasets`` library, or any iterable of rows."""
+
+    def __init__(self, data: Any, columns: Columns, name: str) -> None:
+        self.name = name
+        self.rereadable = iter(data) is not data
+        self._data = data
+        self._columns = columns
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+        """See `Source`."""
+        select: Callable[[range], Any] | None = getattr(self._data, "select", None)
+        if select is not None and (count := self.count()) is not None:
+            data: Iterable[Any] = select(range(start, count if stop is None else min(stop, count)))
+        else:
+            data = islice(self._data, start, stop)
+        for number, record in enumerate(data, start):
+            place = f"{self.name} row {number}"
+            if isinstance(record, Example):
+                yield Row(number, place, record)
+            else:
+                yield row_of(record, self._columns, number, place)
+
+    def count(self) -> int | None:
+        """See `Source`."""
+        return len(self._data) if hasattr(self._data, "__len__") else None
+
+    def fingerprint(self) -> object:
+        """See `Source`."""
+        # That of a data set of Hugging Face covers its files and all that was done to them.
+        found = getattr(self._data, "_fingerprint", None)
+        return None if found is None else {"fingerprint": found, "rows": self.count()}
