@@ -27,7 +27,7 @@ from qa_fast.engine import Engine
 from qa_fast.predictions import na_prob
 from qa_fast.shards import locked, plan_parts, shards_from_environment
 
-from .tiny import tiny_model, tokenizer_of, xquad
+from .tiny import save_tiny_model, tiny_model, tokenizer_of, xquad
 
 OUTPUTS = ["answers", "a.parquet", "a.jsonl", "predictions.json"]
 
@@ -35,11 +35,7 @@ OUTPUTS = ["answers", "a.parquet", "a.jsonl", "predictions.json"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model."""
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = tokenizer_of("wordpiece")
-    tiny_model(tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from qa_fast import predict, read_predictions
 from qa_fast.cli import app
 from qa_fast.ray import check_ids, plan_actors
 
-from .tiny import tiny_model, tokenizer_of, xquad
+from .tiny import save_tiny_model, xquad
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,7 @@ def ray() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = tokenizer_of("wordpiece")
-    tiny_model(tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

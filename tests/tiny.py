@@ -151,3 +151,11 @@ def char_range(encoding, first: int, last: int, low: int, high: int, *, align_to
     within = (np.array([low]), np.array([high]))
     ranges = char_ranges([encoding], *index, within=within, align_to_words=align_to_words)
     return tuple(int(x[0]) for x in ranges)
+
+
+def save_tiny_model(folder: Path) -> Path:
+    """The tiny model with a tokenizer in ``folder``, to be loaded by name."""
+    tokenizer = tokenizer_of("wordpiece")
+    tiny_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from .common import InputError, quiet, with_option_names
+from .common import (
+    Device,
+    DocStride,
+    InputError,
+    MaxSeqLen,
+    ModelName,
+    quiet,
+    with_option_names,
+)
 from .terminal import STANDARD_INPUT, SourcedAnswer, display_name, print_answers
 
 if TYPE_CHECKING:
@@ -100,43 +108,10 @@ def ask(
             rich_help_panel="Answers",
         ),
     ] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID_OR_FOLDER",
-            help="A Transformers question answering model, by its name on the Hugging Face hub or "
-            "by folder.",
-            show_default="the small English model in the package",
-            rich_help_panel="Model",
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE",
-            help="Where the model runs: cpu, cuda, cuda:1, mps.",
-            show_default="a GPU if there is one, else cpu",
-            rich_help_panel="Model",
-        ),
-    ] = None,
-    max_seq_len: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Tokens in a chunk, question included; a longer text is cut into several.",
-            show_default="384, or what the model can take",
-            rich_help_panel="Model",
-        ),
-    ] = None,
-    doc_stride: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Tokens that neighbouring chunks share.",
-            show_default="128, or half of --max-seq-len where that is less",
-            rich_help_panel="Model",
-        ),
-    ] = None,
+    model: ModelName = None,
+    device: Device = None,
+    max_seq_len: MaxSeqLen = None,
+    doc_stride: DocStride = None,
 ) -> None:
     """Find the part of a text that answers QUESTION."""
     _check_text(question, "the question", 'give one, such as "Who wrote it?"')

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import InputError, quiet, say, with_option_names
+from .common import (
+    Device,
+    DocStride,
+    InputError,
+    MaxSeqLen,
+    ModelName,
+    quiet,
+    say,
+    with_option_names,
+)
 
 if TYPE_CHECKING:
     from qa_fast.predict import Run
@@ -179,16 +188,7 @@ def predict(
             rich_help_panel="Input",
         ),
     ] = OnErrorName.fail,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID_OR_FOLDER",
-            help="A Transformers question answering model, by its name on the Hugging Face "
-            "hub or by folder.",
-            show_default="the small English model in the package",
-            rich_help_panel="Model",
-        ),
-    ] = None,
+    model: ModelName = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -198,35 +198,9 @@ def predict(
             rich_help_panel="Model",
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE",
-            help="Where the model runs: cpu, cuda, cuda:1, mps.",
-            show_default="a GPU if there is one, else cpu",
-            rich_help_panel="Model",
-        ),
-    ] = None,
-    max_seq_len: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Tokens in a chunk, question included; a longer text is cut into several.",
-            show_default="384, or what the model can take",
-            rich_help_panel="Model",
-        ),
-    ] = None,
-    doc_stride: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Tokens that neighbouring chunks share.",
-            show_default="128, or half of --max-seq-len where that is less",
-            rich_help_panel="Model",
-        ),
-    ] = None,
+    device: Device = None,
+    max_seq_len: MaxSeqLen = None,
+    doc_stride: DocStride = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
