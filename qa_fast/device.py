@@ -9,11 +9,14 @@ is the same for both.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+_T = TypeVar("_T")
 
 
 class Device:
@@ -24,14 +27,11 @@ class Device:
 
     Attributes:
         device: the same.
-        lookahead: windows to start before the results of an earlier one are waited for: 1 where the
-            device works by itself, 0 on a CPU, where nothing would be gained.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pinned = device.type == "cuda"
-        self.lookahead = 0 if device.type == "cpu" else 1
 
     def host_buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Uninitialized host memory that `upload` copies from without waiting."""
@@ -62,6 +62,28 @@ class Device:
             return found
 
         return wait
+
+    def run(self, calls: Sequence[Callable[[], _T]]) -> list[_T]:
+        """Results of ``calls``; on a CPU several of them run at a time, on a share of its threads each.
+
+        PyTorch's threads within one call wait for each other after every operation: with a small
+        model that takes more time than the operations.
+        """
+        threads = torch.get_num_threads()
+        workers = min(threads, len(calls)) if self.device.type == "cpu" else 1
+        if workers < 2:
+            return [call() for call in calls]
+        with ThreadPoolExecutor(
+            workers, "qa-fast-forward", torch.set_num_threads, (threads // workers,)
+        ) as executor:
+            futures = [executor.submit(call) for call in calls]
+            # The number is a thread's own, but each setting is also the default of later threads.
+            torch.set_num_threads(threads)
+            try:
+                return [future.result() for future in futures]
+            finally:
+                executor.shutdown(cancel_futures=True)
+                torch.set_num_threads(threads)
 
     def free_cache(self) -> None:
         """Give unused memory back to the device, after a shortage."""

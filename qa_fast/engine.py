@@ -6,8 +6,9 @@ logits land in one flat buffer, and one `decode_spans` finds the answers of the 
 therefore depends on the window, not on the number of examples, and which batch a chunk shares
 changes no answer.
 
-While the model reads one window, a thread makes the chunks of the next; a GPU is given its next
-window before the results of the last one are waited for, which is the only wait per window.
+While the model reads one window, a thread makes the chunks of the next, and another the answers of the
+last. So a GPU is given its next window before the results of the last one are waited for, which is the
+only wait per window.
 """
 
 from __future__ import annotations
@@ -363,12 +364,13 @@ class Engine:
         strict: bool,
     ) -> Iterator[Reading | ExampleError]:
         size = WINDOW_QUESTIONS * (1 if self.device.type == "cpu" else OFF_CPU_FACTOR)
-        with ThreadPoolExecutor(1, "qa-fast-tokenize") as executor:
-            futures = (executor.submit(prepare, window) for window in _windows(pairs, size))
-            windows = (future.result() for future in read_ahead(futures, 1))
-            started = (self._start(window, options) for window in windows)
-            for finish in read_ahead(started, self._forward.device.lookahead):
-                for result in finish():
+        # One thread for the texts of the next window, one for the answers of the last.
+        with ThreadPoolExecutor(2, "qa-fast") as executor:
+            prepared = (executor.submit(prepare, window) for window in _windows(pairs, size))
+            windows = (future.result() for future in read_ahead(prepared, 1))
+            started = (executor.submit(self._start(window, options)) for window in windows)
+            for future in read_ahead(started, 1):
+                for result in future.result():
                     if strict and isinstance(result, ExampleError):
                         raise result
                     yield result

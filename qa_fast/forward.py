@@ -120,6 +120,8 @@ class Forward:
         config = getattr(model, "config", None)
         # The pattern of block-sparse attention (BigBird) hangs on the width of a row.
         self._sparse = getattr(config, "attention_type", None) == "block_sparse"
+        # Compiled code, block-sparse attention and callables of any kind may keep state between calls.
+        self._reentrant = isinstance(model, torch.nn.Module) and not compile and not self._sparse
         self._equal_lengths = (
             self._sparse
             or "attention_mask" not in self._accepted
@@ -197,9 +199,8 @@ class Forward:
     def run(self, plan: Plan) -> Logits:
         """Call the model on each batch; on a GPU this returns before the work is done."""
         inputs = {name: self.device.upload(buffer) for name, buffer in plan.buffers.items()}
-        shape = (plan.padded_tokens,)
-        start, end = (torch.empty(shape, device=self.device.device) for _ in range(2))
-        failed: list[int] = []
+        size, device = plan.padded_tokens, self.device.device
+        start, end = torch.empty(size, device=device), torch.empty(size, device=device)
         done = 0
         if self._sparse and isinstance(self.model, torch.nn.Module):
             # It leaves block-sparse attention for good at the first short row: here, for the window's
@@ -208,19 +209,24 @@ class Forward:
             next(m for m in modules if hasattr(m, "set_attention_type")).set_attention_type(
                 "block_sparse"
             )
-        with torch.inference_mode(), self._eval:
-            for batch in plan.batches:
-                here = slice(done, done + batch.rows * batch.width)
-                done = here.stop
-                views = {
-                    name: tensor[here].view(batch.rows, batch.width)
-                    for name, tensor in inputs.items()
-                }
-                out = (x[here].view(batch.rows, batch.width) for x in (start, end))
-                for row in self._run_batch(views, plan.length[batch.chunks], *out):
-                    failed += batch.chunks[row : row + 1].tolist()
+        calls = []
+        for batch in plan.batches:
+            here = slice(done, done + batch.rows * batch.width)
+            done = here.stop
+            shape = batch.rows, batch.width
+            views = {name: tensor[here].view(shape) for name, tensor in inputs.items()}
+            out = (x[here].view(shape) for x in (start, end))
+            calls.append(partial(self._run_batch, views, plan.length[batch.chunks], *out))
+        with self._eval:
+            found = self.device.run(calls) if self._reentrant else [call() for call in calls]
+        failed = [
+            int(batch.chunks[row])
+            for batch, rows in zip(plan.batches, found, strict=True)
+            for row in rows
+        ]
         return Logits(start, end, failed)
 
+    @torch.inference_mode()
     def _run_batch(
         self, inputs: dict[str, Tensor], length: npt.NDArray[np.int32], start: Tensor, end: Tensor
     ) -> list[int]:

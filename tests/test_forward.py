@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +17,9 @@ from qa_fast.device import Device, is_out_of_memory
 from qa_fast.engine import Engine, Options
 from qa_fast.forward import bucket_widths, plan_batches
 
-from .test_engine import MODELS, OPTIONS, answers_of, examples, same, tiny
+from .test_engine import OPTIONS, answers_of, examples, same
 from .tiny import tiny_model, tokenizer_of
+from .zoo import family_model, family_tokenizer
 
 SHORTAGES = {
     "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -163,11 +165,9 @@ def test_a_compiled_model_answers_alike_and_is_compiled_once_per_shape(
 def test_a_mask_that_needs_no_work_is_given_where_it_means_the_same(
     name: str, attention: str, expected: bool
 ) -> None:
-    model_class, family = MODELS[name]
-    tokenizer = tokenizer_of(family)
-    model = tiny(model_class, tokenizer)
+    tokenizer, model = family_tokenizer(name), family_model(name)
     if attention != model.config._attn_implementation:
-        model = model_class._from_config(model.config, attn_implementation=attention).eval()
+        model = type(model)._from_config(model.config, attn_implementation=attention).eval()
     engine = Engine(model, tokenizer)
     if not expected:
         assert not engine._forward._mask_as_is
@@ -209,4 +209,26 @@ def test_on_a_cpu_nothing_is_copied() -> None:
     (fetched,) = device.fetch([host])()
     assert fetched is host
     device.free_cache()
-    assert device.lookahead == 0
+
+
+def test_calls_on_a_cpu_share_its_threads() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        device = Device(torch.device("cpu"))
+        assert device.run([torch.get_num_threads] * 9) == [1] * 9
+        assert device.run([torch.get_num_threads] * 2) == [2] * 2
+        assert device.run([torch.get_num_threads]) == [4]
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 4
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_first_error_of_several_calls_is_raised() -> None:
+    def fail() -> None:
+        raise KeyError("batch")
+
+    with pytest.raises(KeyError, match="batch"):
+        Device(torch.device("cpu")).run([lambda: None, fail, lambda: None])
