@@ -349,12 +349,11 @@ def tiling(width: int, max_answer_len: int | None) -> Tiling | None:
         columns = triton.next_power_of_2(window - 1)
     if columns > MAX_WINDOW:
         return None
-    if block > MAX_BLOCK:
-        block = max(1024, columns)
-    columns = min(columns, block)
-    per_warp = 512 if columns == 32 else 256 if columns <= 512 else 128
-    warps = max(1, block // per_warp)
-    return Tiling(block // columns, columns, triton.cdiv(width, block), warps, window)
+    if block > MAX_BLOCK or columns > 512:  # long rows take many registers: no more than one in a tile
+        block = 1024
+    columns, tiles = min(columns, block), triton.cdiv(width, block)
+    per_warp = 512 if columns == 32 else 256 if columns <= 512 else 128 if tiles == 1 else 64
+    return Tiling(block // columns, columns, tiles, max(1, block // per_warp), window)
 
 
 def span_topk(

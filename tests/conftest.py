@@ -7,7 +7,9 @@ tests run in several processes (pytest-xdist), these share the cores.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
@@ -15,3 +17,11 @@ if not torch.cuda.is_available():
 
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 torch.set_num_threads(max(1, torch.get_num_threads() // _workers))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One that has what the root has, so that what is written does not land there."""
+    for entry in Path(__file__).parents[1].iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    return tmp_path

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from .test_readme import ROOT, Block, assert_printed, blocks, run
+from .test_readme import ROOT, Block, assert_printed, blocks, run_script
 
 MIGRATION = (ROOT / "MIGRATION.md").read_text(encoding="utf-8")
 
@@ -27,11 +26,9 @@ def python_blocks(*, before: bool) -> list[object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", python_blocks(before=False))
-def test_python_block_prints_what_follows_it(block: Block, tmp_path: Path) -> None:
-    script = tmp_path / "example.py"  # a file, so that the root does not get on sys.path
-    script.write_text(block.code, encoding="utf-8")
+def test_python_block_prints_what_follows_it(block: Block, folder: Path) -> None:
     assert block.output is not None
-    assert_printed(run([sys.executable, str(script)]), block.output)
+    assert_printed(run_script(block.code, folder), block.output)
 
 
 @pytest.mark.parametrize("block", python_blocks(before=True))

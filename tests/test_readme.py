@@ -1,4 +1,4 @@
-"""The README: every command and every Python block in it is run, and prints what it says."""
+"""README.md and EVALUATION.md: every command and Python block is run, and prints what they say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "EVALUATION.md")}
+README = PAGES["README.md"]
 COMMAND = [sys.executable, "-c", "from qa_fast.cli import main; main()"]
 
 # The parts of a command line that set things up. They are not run here but by .ci/run, which takes
@@ -54,8 +55,9 @@ def blocks(text: str = README) -> list[Block]:
 
 def of(language: str) -> list[object]:
     return [
-        pytest.param(block, id=f"line-{block.line}")
-        for block in blocks()
+        pytest.param(block, id=f"{page}-line-{block.line}")
+        for page, text in PAGES.items()
+        for block in blocks(text)
         if block.language == language
     ]
 
@@ -73,6 +75,14 @@ def run(arguments: list[str], stdin: bytes = b"", folder: Path = ROOT) -> str:
     return done.stdout.decode("utf-8")
 
 
+def run_script(code: str, folder: Path) -> str:
+    """What ``code`` prints, run as a file so that the root does not get on sys.path."""
+    scripts = folder / "scripts"
+    scripts.mkdir()
+    (scripts / "example.py").write_text(code, encoding="utf-8")
+    return run([sys.executable, str(scripts / "example.py")], folder=folder)
+
+
 def assert_printed(printed: str, expected: str) -> None:
     """Equal texts; numbers with all their digits may differ by what processors differ."""
     many_digits = r"\d+\.\d{6,}"
@@ -81,26 +91,23 @@ def assert_printed(printed: str, expected: str) -> None:
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-4)
 
 
-def test_blocks_are_of_known_languages() -> None:
-    assert README.count("```") == 2 * len(blocks())
-    assert {block.language for block in blocks()} == {"sh", "python", "text"}
-    outputs = sum(block.output is not None for block in blocks())
-    assert outputs == sum(block.language == "text" for block in blocks())
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_are_of_known_languages(page: str) -> None:
+    found = blocks(PAGES[page])
+    assert PAGES[page].count("```") == 2 * len(found)
+    assert {block.language for block in found} == {"sh", "python", "text"}
+    outputs = sum(block.output is not None for block in found)
+    assert outputs == sum(block.language == "text" for block in found)
 
 
 @pytest.mark.parametrize("block", of("python"))
-def test_python_block_prints_what_follows_it(block: Block, tmp_path: Path) -> None:
-    script = tmp_path / "example.py"  # a file, so that the root does not get on sys.path
-    script.write_text(block.code, encoding="utf-8")
+def test_python_block_prints_what_follows_it(block: Block, folder: Path) -> None:
     assert block.output is not None
-    assert_printed(run([sys.executable, str(script)]), block.output)
+    assert_printed(run_script(block.code, folder), block.output)
 
 
 @pytest.mark.parametrize("block", of("sh"))
-def test_command_prints_what_follows_it(block: Block, tmp_path: Path) -> None:
-    # In a folder that has what the root has, so that what a command writes does not land there.
-    for entry in ROOT.iterdir():
-        (tmp_path / entry.name).symlink_to(entry)
+def test_command_prints_what_follows_it(block: Block, folder: Path) -> None:
     printed = ""
     for line in block.code.splitlines():
         for part in line.split(" && "):
@@ -113,15 +120,15 @@ def test_command_prints_what_follows_it(block: Block, tmp_path: Path) -> None:
                 stdin = (ROOT / words[1]).read_bytes()
                 words = words[3:]
             assert words[0].removeprefix(".venv/bin/") == "qa-fast", f"cannot run {part!r}"
-            printed += run([*COMMAND, *words[1:]], stdin, tmp_path)
+            printed += run([*COMMAND, *words[1:]], stdin, folder)
     if block.output is not None:
         assert_printed(printed, block.output)
 
 
 def test_example_commands_in_the_text_are_ours() -> None:
     """What stands in the running text names options that exist."""
-    options = set(re.findall(r"`(--[a-z-]+)", README))
-    commands = ("ask", "evaluate", "predict")
+    options = {name for text in PAGES.values() for name in re.findall(r"`(--[a-z-]+)", text)}
+    commands = ("ask", "compare", "evaluate", "merge", "predict")
     shown = "".join(run([*COMMAND, command, "--help"]) for command in commands)
     assert options
     assert all(option in shown for option in options)
@@ -133,6 +140,7 @@ def test_ci_runs_the_two_commands_as_written() -> None:
     assert run(["bash", ".ci/run", "--show"]).splitlines() == lines[:2]
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
-def test_links_inside_the_repository_exist(target: str) -> None:
-    assert target.startswith("https://") or (ROOT / target).exists()
+@pytest.mark.parametrize("page", PAGES)
+def test_links_inside_the_repository_exist(page: str) -> None:
+    for target in set(re.findall(r"\]\(([^)#]+)", PAGES[page])):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
