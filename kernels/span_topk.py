@@ -349,7 +349,9 @@ def tiling(width: int, max_answer_len: int | None) -> Tiling | None:
         columns = triton.next_power_of_2(window - 1)
     if columns > MAX_WINDOW:
         return None
-    if block > MAX_BLOCK or columns > 512:  # long rows take many registers: no more than one in a tile
+    if (
+        block > MAX_BLOCK or columns > 512
+    ):  # long rows take many registers: no more than one in a tile
         block = 1024
     columns, tiles = min(columns, block), triton.cdiv(width, block)
     per_warp = 512 if columns == 32 else 256 if columns <= 512 else 128 if tiles == 1 else 64
