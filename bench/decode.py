@@ -398,7 +398,6 @@ def main(
         "torch": torch.__version__,
         "qa_fast": qa_fast.__version__,
         "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["python", "bench/decode.py", *sys.argv[1:]]),
         "copy_bandwidth": bandwidth,
     }
     for name, some in (("decode", works), ("growth", growth)):
