@@ -72,9 +72,9 @@ def expected(start: Any, end: Any, context: Any, question_id: Any = None, **opti
 def assert_same(got: spans.Spans, want: Any, more: Any, atol: float) -> None:
     """Scores as in the reference, and the same spans in the same order.
 
-    Two spans of different chunks whose scores are as close as float32 rounding may change places; then
-    ``more``, the reference with a larger top_k and without ``distinct``, has to know the span with that
-    score.
+    Spans of different chunks whose scores are as close as float32 rounding may change places: then
+    ``more``, the reference with a larger top_k and without ``distinct``, has to know them with those
+    scores, and those of one chunk have to keep their order.
     """
     np.testing.assert_array_equal(got.nonfinite.numpy(), want.nonfinite)
     np.testing.assert_allclose(got.null_score.numpy(), want.null_score, rtol=1e-6, atol=atol)
@@ -82,14 +82,24 @@ def assert_same(got: spans.Spans, want: Any, more: Any, atol: float) -> None:
     np.testing.assert_allclose(score, want.score, rtol=1e-6, atol=atol)
     found = np.stack([x.numpy() for x in (got.chunk, got.start, got.end)], -1)
     wanted = np.stack([want.chunk, want.start, want.end], -1)
-    known = np.stack([more.chunk, more.start, more.end], -1)
-    for q, rank in zip(*np.nonzero((found != wanted).any(-1)), strict=True):
-        at = np.flatnonzero((known[q] == found[q, rank]).all(-1))
-        assert len(at) == 1, f"question {q}, rank {rank}: {found[q, rank]} is no such span"
-        close = abs(more.score[q, at[0]] - want.score[q, rank]) < atol
-        other_chunk = found[q, rank, 0] != wanted[q, rank, 0]
-        may_swap = close and other_chunk
-        assert may_swap, f"question {q}, rank {rank}: {found[q]} for {wanted[q]}"
+    for q in np.unique(np.nonzero((found != wanted).any(-1))[0]):
+        known = {
+            span: place
+            for place, span in enumerate(
+                zip(more.chunk[q], more.start[q], more.end[q], strict=True)
+            )
+        }
+        last: dict[int, int] = {}
+        for rank, span in enumerate(map(tuple, found[q])):
+            where = f"question {q}, rank {rank}: {span} for {tuple(wanted[q, rank])}"
+            if span == (-1, -1, -1):
+                assert span == tuple(wanted[q, rank]), where
+                continue
+            assert span in known, f"{where}: no such span"
+            place = known[span]
+            assert abs(more.score[q, place] - want.score[q, rank]) < atol, where
+            assert place > last.get(span[0], -1), f"{where}: order within a chunk"
+            last[span[0]] = place
 
 
 def assert_identical(a: spans.Spans, b: spans.Spans) -> None:

@@ -234,7 +234,7 @@ def test_any_call_equals_the_reference(backend: str, examples: int):
     @hypothesis.given(calls())
     def check(call: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         arguments, options = call
-        more = {**options, "top_k": 200, "distinct": False}
+        more = {**options, "top_k": 5000, "distinct": False}
         got = decode(backend, *arguments, **options)
         assert_same(
             got,
