@@ -8,15 +8,27 @@ is the same for both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 _T = TypeVar("_T")
+
+
+class Runner(Protocol):
+    """Gives the results of calls, in their order; raises the first error among them."""
+
+    def __call__(self, calls: Sequence[Callable[[], _T]], /) -> list[_T]: ...  # noqa: D102
+
+
+def one_by_one(calls: Sequence[Callable[[], _T]], /) -> list[_T]:
+    """Results of ``calls``, one after the other."""
+    return [call() for call in calls]
 
 
 class Device:
@@ -57,33 +69,41 @@ class Device:
         done = torch.cuda.Event()
         done.record(torch.cuda.current_stream(self.device))
 
-        def wait() -> list[Tensor]:
+        def found_at_last() -> list[Tensor]:
             done.synchronize()
             return found
 
-        return wait
+        return found_at_last
 
-    def run(self, calls: Sequence[Callable[[], _T]]) -> list[_T]:
-        """Results of ``calls``; on a CPU several of them run at a time, on a share of its threads each.
+    @contextmanager
+    def workers(self) -> Iterator[Runner]:
+        """A function that gives the results of calls; on a CPU it runs one per thread at a time.
 
         PyTorch's threads within one call wait for each other after every operation: with a small
-        model that takes more time than the operations.
+        model that takes more time than the operations. Fewer calls than threads do share them.
         """
         threads = torch.get_num_threads()
-        workers = min(threads, len(calls)) if self.device.type == "cpu" else 1
-        if workers < 2:
-            return [call() for call in calls]
-        with ThreadPoolExecutor(
-            workers, "qa-fast-forward", torch.set_num_threads, (threads // workers,)
-        ) as executor:
+        if self.device.type != "cpu" or threads < 2:
+            yield one_by_one
+            return
+
+        def run(calls: Sequence[Callable[[], _T]], /) -> list[_T]:
+            if len(calls) < threads:
+                return one_by_one(calls)
             futures = [executor.submit(call) for call in calls]
-            # The number is a thread's own, but each setting is also the default of later threads.
-            torch.set_num_threads(threads)
             try:
                 return [future.result() for future in futures]
             finally:
-                executor.shutdown(cancel_futures=True)
+                for future in futures:
+                    future.cancel()
+                wait(futures)
+                # The number is a thread's own, but each setting is also the default of later threads.
                 torch.set_num_threads(threads)
+
+        with ThreadPoolExecutor(
+            threads, "qa-fast-forward", torch.set_num_threads, (1,)
+        ) as executor:
+            yield run
 
     def free_cache(self) -> None:
         """Give unused memory back to the device, after a shortage."""

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from .answers import Reading, candidate_count, make_readings
 from .chunks import Chunker, Chunks, ExampleError, default_max_seq_len
+from .device import Runner
 from .forward import Forward, Logits, Plan, position_limit
 from .spans import Scoring, Spans, decode_spans
 
@@ -365,10 +366,11 @@ class Engine:
     ) -> Iterator[Reading | ExampleError]:
         size = WINDOW_QUESTIONS * (1 if self.device.type == "cpu" else OFF_CPU_FACTOR)
         # One thread for the texts of the next window, one for the answers of the last.
-        with ThreadPoolExecutor(2, "qa-fast") as executor:
+        device = self._forward.device
+        with ThreadPoolExecutor(2, "qa-fast") as executor, device.workers() as workers:
             prepared = (executor.submit(prepare, window) for window in _windows(pairs, size))
             windows = (future.result() for future in read_ahead(prepared, 1))
-            started = (executor.submit(self._start(window, options)) for window in windows)
+            started = (executor.submit(self._start(window, options, workers)) for window in windows)
             for future in read_ahead(started, 1):
                 for result in future.result():
                     if strict and isinstance(result, ExampleError):
@@ -416,11 +418,11 @@ class Engine:
         return _Window(first_item, questions, contexts, chunks, errors, plan, stats)
 
     def _start(
-        self, window: _Window, options: Options
+        self, window: _Window, options: Options, workers: Runner
     ) -> Callable[[], list[Reading | ExampleError]]:
         """Run the model and the decoder; on a GPU they go on while others are started."""
         with window.stats.timed("forward"):
-            logits = self._forward.run(window.plan)
+            logits = self._forward.run(window.plan, workers)
         with window.stats.timed("decode"):
             spans = self._decode(window, logits, options)
             wait = self._forward.device.fetch(spans)

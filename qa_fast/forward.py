@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .chunks import Chunks, ranges
-from .device import Device, is_out_of_memory, to_device
+from .device import Device, Runner, is_out_of_memory, one_by_one, to_device
 
 # On a CPU a batch's activations should stay in the cache: about 2^20 of them per layer, within limits.
 CPU_BATCH_TOKENS = (2048, 4096)
@@ -196,7 +196,7 @@ class Forward:
                 array[place] = values
         return Plan(batches, chunks.length, row_offset, buffers)
 
-    def run(self, plan: Plan) -> Logits:
+    def run(self, plan: Plan, workers: Runner = one_by_one) -> Logits:
         """Call the model on each batch; on a GPU this returns before the work is done."""
         inputs = {name: self.device.upload(buffer) for name, buffer in plan.buffers.items()}
         size, device = plan.padded_tokens, self.device.device
@@ -218,7 +218,7 @@ class Forward:
             out = (x[here].view(shape) for x in (start, end))
             calls.append(partial(self._run_batch, views, plan.length[batch.chunks], *out))
         with self._eval:
-            found = self.device.run(calls) if self._reentrant else [call() for call in calls]
+            found = (workers if self._reentrant else one_by_one)(calls)
         failed = [
             int(batch.chunks[row])
             for batch, rows in zip(plan.batches, found, strict=True)

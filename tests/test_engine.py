@@ -227,11 +227,11 @@ def test_a_gpu_is_given_the_next_window_before_the_last_ones_results_are_waited_
     runs: list[Any] = []
     run, fetch = engine._forward.run, device.fetch
 
-    def logged_run(plan: Any) -> Any:
+    def logged_run(plan: Any, workers: Any) -> Any:
         runs.append(plan)
         if len(runs) == 2:
             second_run.set()
-        return run(plan)
+        return run(plan, workers)
 
     def fetch_that_waits_for_the_next_run(tensors: Any) -> Any:
         wait = fetch(tensors)

@@ -211,14 +211,13 @@ def test_on_a_cpu_nothing_is_copied() -> None:
     device.free_cache()
 
 
-def test_calls_on_a_cpu_share_its_threads() -> None:
+def test_calls_on_a_cpu_have_a_thread_each() -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
-        device = Device(torch.device("cpu"))
-        assert device.run([torch.get_num_threads] * 9) == [1] * 9
-        assert device.run([torch.get_num_threads] * 2) == [2] * 2
-        assert device.run([torch.get_num_threads]) == [4]
+        with Device(torch.device("cpu")).workers() as run:
+            assert run([torch.get_num_threads] * 9) == [1] * 9
+            assert run([torch.get_num_threads] * 3) == [4] * 3
         with ThreadPoolExecutor(1) as later:
             assert later.submit(torch.get_num_threads).result() == 4
         assert torch.get_num_threads() == 4
@@ -230,5 +229,5 @@ def test_the_first_error_of_several_calls_is_raised() -> None:
     def fail() -> None:
         raise KeyError("batch")
 
-    with pytest.raises(KeyError, match="batch"):
-        Device(torch.device("cpu")).run([lambda: None, fail, lambda: None])
+    with Device(torch.device("cpu")).workers() as run, pytest.raises(KeyError, match="batch"):
+        run([lambda: None, fail, lambda: None])
