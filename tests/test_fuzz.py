@@ -1,0 +1,256 @@
+"""Generated texts and arguments: answered as the plainest code would, or refused in words.
+
+``pytest --hypothesis-profile=deep tests/test_fuzz.py`` tries a hundred times as many.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+import qa_fast
+from qa_fast import engine as engine_module
+from qa_fast.answers import Reading
+from qa_fast.chunks import ExampleError
+from qa_fast.engine import Engine, Options
+from qa_fast.pipeline import QuestionAnsweringPipeline, pipeline
+
+from . import oracle, strategies
+from .tiny import FAMILIES, tokenizer_of
+
+
+class Hashing:
+    """A model whose logits depend on a token and its place, and on nothing else.
+
+    What stands beside a row in its batch, or how far the row is padded, cannot change a bit of them:
+    so neither may it change an answer.
+    """
+
+    def __call__(self, *, input_ids: Any, token_type_ids: Any = 0) -> dict[str, torch.Tensor]:
+        place = torch.arange(input_ids.shape[1])
+        mixed = input_ids.long() * 2_654_435_761 + place * 40_503 + token_type_ids * 97
+        start, end = ((mixed * factor % 9973) / 1000 for factor in (7, 11))
+        return {"start_logits": start, "end_logits": end}
+
+
+@cache
+def engine_of(family: str) -> Engine:
+    return Engine(Hashing(), tokenizer_of(family))
+
+
+def read(engine: Engine, pairs: Any, options: Options, **how: Any) -> list[Any]:
+    return [
+        (type(x), str(x), x.item) if isinstance(x, ExampleError) else x
+        for x in engine.read(pairs, options, errors="return", **how)
+    ]
+
+
+def make_options(drawn: dict[str, Any]) -> Options | None:
+    """None where max_seq_len and doc_stride do not go together, after checking that this is told."""
+    options = Options(**drawn)
+    length, stride = options.max_seq_len or 384, options.doc_stride
+    if stride is None or stride < length:
+        return options
+    with pytest.raises(ValueError, match=rf"smaller than max_seq_len \({length}\); got {stride}"):
+        list(engine_of("wordpiece").read([("Who?", "Ada.")], options))
+    return None
+
+
+def usable(text: str) -> bool:
+    return bool(text.strip()) and text.encode("utf-8", "ignore").decode() == text
+
+
+def check_refusal(family: str, pair: tuple[str, str], options: Options, reason: str) -> None:
+    """Only what cannot be answered may be refused."""
+    if not all(map(usable, pair)):
+        assert "is not valid Unicode" in reason or "is empty" in reason
+        return
+    tokenizer = tokenizer_of(family)
+    question, context = (
+        len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in pair
+    )
+    if not question or not context:
+        assert "has no tokens" in reason
+        return
+    assert "is too long" in reason
+    length = options.max_seq_len or 384
+    stride = min(length // 2, 128) if options.doc_stride is None else options.doc_stride
+    question = min(question, options.max_question_len or question)
+    room = length - tokenizer.num_special_tokens_to_add(pair=True) - question
+    assert context > room <= stride
+
+
+def check_reading(family: str, pair: tuple[str, str], options: Options, reading: Reading) -> None:
+    question, context = pair
+    assert all(map(usable, pair))
+    scores = [answer["score"] for answer in reading.answers]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) <= options.top_k
+    merge = options.scoring == "probability"
+    wanted = oracle.answers(Hashing(), tokenizer_of(family), question, context, options)
+    best = sorted(wanted.values(), reverse=True)[: options.top_k]
+    assert scores == pytest.approx(best, rel=1e-5, abs=1e-5)
+    keys = set()
+    for answer in reading.answers:
+        start, end, text = answer["start"], answer["end"], answer["answer"]
+        assert 0 <= start <= end <= len(context)
+        assert context[start:end] == text
+        key = text.lower() if merge else (start, end)
+        # A span without characters has the key of the null answer too: its score tells.
+        choices = [wanted[k] for k in {key, None} if k in wanted and (k is not None or not text)]
+        assert any(answer["score"] == pytest.approx(x, rel=1e-5, abs=1e-5) for x in choices)
+        keys.add((key, answer["score"]))
+    assert len(keys) == len(reading.answers)
+
+
+pairs = st.lists(st.tuples(strategies.texts(4), strategies.any_texts()), min_size=1, max_size=5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@strategies.budget(40)
+@given(pairs=pairs, drawn=strategies.options())
+def test_any_text_is_answered_like_the_oracle_or_refused(
+    family: str, pairs: list[tuple[str, str]], drawn: dict[str, Any]
+) -> None:
+    options = make_options(drawn)
+    if options is None:
+        return
+    results = list(engine_of(family).read(pairs, options, errors="return"))
+    assert len(results) == len(pairs)
+    for i, (pair, result) in enumerate(zip(pairs, results, strict=True)):
+        if isinstance(result, ExampleError):
+            assert result.item == i
+            assert f" {i} " in str(result)
+            check_refusal(family, pair, options, str(result))
+        else:
+            check_reading(family, pair, options, result)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@strategies.budget(20)
+@given(
+    pairs=pairs,
+    drawn=strategies.options(),
+    order=st.randoms(use_true_random=False),
+    batch=st.sampled_from([{"batch_size": 1}, {"batch_size": 3}]),
+    window=st.integers(1, 3),
+    threads=st.integers(1, 4),
+)
+def test_neither_batches_nor_order_nor_threads_change_an_answer(
+    family: str,
+    pairs: list[tuple[str, str]],
+    drawn: dict[str, Any],
+    order: Any,
+    batch: dict[str, int],
+    window: int,
+    threads: int,
+) -> None:
+    options = make_options(drawn)
+    if options is None:
+        return
+    engine = engine_of(family)
+    pairs = pairs * 3
+    plain = read(engine, pairs, options)
+    mixed = list(range(len(pairs)))
+    order.shuffle(mixed)
+    before, used = engine_module.WINDOW_QUESTIONS, torch.get_num_threads()
+    engine_module.WINDOW_QUESTIONS = window
+    torch.set_num_threads(threads)
+    try:
+        found = read(
+            Engine(Hashing(), tokenizer_of(family)), [pairs[i] for i in mixed], options, **batch
+        )
+    finally:
+        engine_module.WINDOW_QUESTIONS = before
+        torch.set_num_threads(used)
+    for i, result in zip(mixed, found, strict=True):
+        if isinstance(plain[i], Reading):
+            assert result == plain[i]
+        else:
+            assert result[0] is ExampleError
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("word", ["a", "é", "e\u0301", "中", "🤗", "\u200d", "ab-"], ids=ascii)
+def test_a_megabyte_without_a_space(family: str, word: str) -> None:
+    context = word * (1_000_000 // len(word.encode()))
+    options = Options(top_k=3, max_seq_len=384, align_to_words=True)
+    (result,) = engine_of(family).read([("Who?", context)], options, errors="return")
+    if isinstance(result, ExampleError):
+        assert "has no tokens" in str(result)
+        return
+    for answer in result.answers:
+        assert context[answer["start"] : answer["end"]] == answer["answer"]
+
+
+# --- arguments ----------------------------------------------------------------------------------
+
+
+@cache
+def small_pipeline() -> QuestionAnsweringPipeline:
+    tokenizer = tokenizer_of("wordpiece")
+    return pipeline(model=Hashing(), tokenizer=tokenizer)
+
+
+def attempt(function: Any, *arguments: Any, **options: Any) -> Any:
+    """The result; None where the arguments are refused in words."""
+    try:
+        return function(*arguments, **options)
+    except (ValueError, TypeError) as error:
+        message = str(error)
+    assert 0 < len(message) < 1000
+    return None
+
+
+options_of_a_call = (
+    "top_k max_answer_len max_seq_len doc_stride max_question_len scoring padding topk nonsense "
+    "handle_impossible_answer align_to_words batch_size progress"
+).split()
+arguments_of_decode_spans = (
+    "start_logits end_logits context question_id top_k max_answer_len scoring distinct context_offset "
+    "null_position null_in_spans context_mask row_offset num_questions max_seq_len"
+).split()
+
+
+@strategies.budget(200)
+@given(
+    inputs=st.lists(strategies.anything, max_size=3),
+    question=strategies.anything | st.just("Who?"),
+    context=strategies.anything | st.just("Ada."),
+    others=st.dictionaries(st.sampled_from(options_of_a_call), strategies.scalars, max_size=2),
+)
+@pytest.mark.filterwarnings("ignore:topk is deprecated")
+def test_a_call_with_anything_is_answered_or_refused(
+    inputs: list[Any], question: Any, context: Any, others: dict[str, Any]
+) -> None:
+    qa = small_pipeline()
+    for result in (
+        attempt(qa, question=question, context=context, **others),
+        attempt(qa, *inputs, **others),
+        attempt(qa, SimpleNamespace(question_text=question, context_text=context)),
+    ):
+        assert result is None or isinstance(result, (dict, list))
+
+
+@strategies.budget(200)
+@given(
+    changes=st.dictionaries(
+        st.sampled_from(arguments_of_decode_spans),
+        strategies.scalars | strategies.tensors | st.lists(strategies.numbers, max_size=3),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_decode_spans_with_anything_answers_or_refuses(changes: dict[str, Any]) -> None:
+    start, end = torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(0))
+    arguments = {"start_logits": start, "end_logits": end, "context": torch.tensor([[1, 4]] * 2)}
+    try:
+        attempt(qa_fast.decode_spans, **{**arguments, **changes})
+    except MemoryError:
+        assert changes["top_k"] > 1_000_000 or changes["num_questions"] > 1_000_000
