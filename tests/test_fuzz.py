@@ -114,7 +114,7 @@ pairs = st.lists(st.tuples(strategies.texts(4), strategies.any_texts()), min_siz
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@strategies.budget(40)
+@strategies.budget(30)
 @given(pairs=pairs, drawn=strategies.options())
 def test_any_text_is_answered_like_the_oracle_or_refused(
     family: str, pairs: list[tuple[str, str]], drawn: dict[str, Any]
@@ -134,7 +134,7 @@ def test_any_text_is_answered_like_the_oracle_or_refused(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@strategies.budget(20)
+@strategies.budget(15)
 @given(
     pairs=pairs,
     drawn=strategies.options(),
@@ -178,7 +178,7 @@ def test_neither_batches_nor_order_nor_threads_change_an_answer(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("word", ["a", "é", "e\u0301", "中", "🤗", "\u200d", "ab-"], ids=ascii)
+@pytest.mark.parametrize("word", ["a", "e\u0301", "ab-"], ids=ascii)
 def test_a_megabyte_without_a_space(family: str, word: str) -> None:
     context = word * (1_000_000 // len(word.encode()))
     options = Options(top_k=3, max_seq_len=384, align_to_words=True)
