@@ -354,9 +354,17 @@ def default_max_seq_len(tokenizer: Any, position_limit: int | None = None) -> in
     Args:
         tokenizer: its ``model_max_length`` counts where it is set (else it is astronomic).
         position_limit: most tokens the model can take, None where unknown or without limit.
+
+    Raises:
+        ValueError: a ``model_max_length`` that is no number.
     """
-    limits = (tokenizer.model_max_length, position_limit)
-    return min(DEFAULT_MAX_SEQ_LEN, *(int(n) for n in limits if n is not None and n > 0))
+    limit = tokenizer.model_max_length
+    if limit is not None and not isinstance(limit, (int, float)):
+        raise ValueError(
+            f"the tokenizer's model_max_length must be a number of tokens; got {limit!r}"
+        )
+    limits = (DEFAULT_MAX_SEQ_LEN, limit, position_limit)
+    return int(min(n for n in limits if n is not None and n >= 1))
 
 
 def default_doc_stride(max_seq_len: int) -> int:
