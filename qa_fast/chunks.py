@@ -447,7 +447,7 @@ class _Layout:
         """Read the layout off a pair of two copies of a text that has tokens."""
         # Any text will do; these are tokens of every tokenizer but the oddest.
         texts = ("a", "1", "the", *tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
-        text = next(t for t in texts if len(backend.encode(t, add_special_tokens=False)))
+        text = next(t for t in texts if _has_tokens(backend, t))
         pair = backend.encode(text, text)
         ids, types = np.asarray(pair.ids, np.int32), np.asarray(pair.type_ids, np.int32)
         # -1 for special tokens: they belong to neither text, even where a text spells one out.
@@ -470,6 +470,13 @@ class _Layout:
             context_type=int(types[context]),
             null=null[0] if null else None,
         )
+
+
+def _has_tokens(backend: Any, text: str) -> bool:
+    try:
+        return len(backend.encode(text, add_special_tokens=False)) > 0
+    except Exception:  # of a tokenizer without a token for what it does not know
+        return False
 
 
 def _backend(tokenizer: Any) -> Any:

@@ -186,6 +186,19 @@ class _Window(NamedTuple):
     plan: Plan
     stats: Stats
 
+    def items(self) -> range:
+        """The numbers of its pairs."""
+        return range(self.first_item, self.first_item + len(self.questions))
+
+    def shown(self, item: int) -> str:
+        """The question of a pair, as errors show it."""
+        return repr(self.questions[item - self.first_item][:60])
+
+    def kept(self) -> list[int]:
+        """Those of the pairs that have chunks, by question as these count them."""
+        wrong = {error.item for error in self.errors}
+        return [item for item in self.items() if item not in wrong]
+
 
 class Engine:
     """A question answering model and its tokenizer, ready to answer streams of questions.
@@ -353,7 +366,10 @@ class Engine:
         if window.errors:
             raise window.errors[0]
         chunks, row_offset = window.chunks, window.plan.row_offset
-        logits = self._forward.run(window.plan)
+        with self._naming_questions(window):
+            logits = self._forward.run(window.plan)
+        for chunk, error in logits.failed.items():
+            raise self._chunk_failure(window, chunk, error)
         encoding = chunks.encodings[0]
         has_null = chunks.null_position >= 0
 
@@ -364,7 +380,10 @@ class Engine:
                 for row, (first, last) in zip(row_offset, chunks.context, strict=True)
             ]
             null = values[(row_offset + chunks.null_position)[has_null]]
-            total = np.logaddexp.reduce(np.concatenate([*inside, null]))
+            support = np.concatenate([*inside, null])
+            if not (support < np.inf).all():  # -inf is legal, NaN is not
+                raise _not_finite(window, 0)
+            total = np.logaddexp.reduce(support)
             found = np.zeros(len(encoding))
             for offset, part in zip(chunks.context_offset, inside, strict=True):
                 place = found[offset : offset + len(part)]
@@ -389,14 +408,11 @@ class Engine:
             prepared = (executor.submit(prepare, window) for window in _windows(pairs, size))
             windows = (future.result() for future in read_ahead(prepared, 1))
             started = (executor.submit(self._start(window, options, workers)) for window in windows)
-            try:
-                for future in read_ahead(started, 1):
-                    for result in future.result():
-                        if strict and isinstance(result, ExampleError):
-                            raise result
-                        yield result
-            finally:
-                executor.shutdown(wait=False, cancel_futures=True)
+            for future in read_ahead(started, 1):
+                for result in future.result():
+                    if strict and isinstance(result, ExampleError):
+                        raise result
+                    yield result
 
     def _max_seq_len(self, options: Options) -> int:
         limit = self.position_limit
@@ -461,8 +477,7 @@ class Engine:
         with stats.timed("forward"), self._naming_questions(window):
             spans = Spans(*wait())
         results: dict[int, Reading | ExampleError] = {e.item: e for e in window.errors}
-        everything = range(first_item, first_item + len(window.questions))
-        kept = [item for item in everything if item not in results]
+        kept = window.kept()
         with stats.timed("map"):
             readings = make_readings(
                 chunks,
@@ -476,28 +491,28 @@ class Engine:
             )
         results.update(zip(kept, readings, strict=True))
         for question in _nonfinite(chunks, spans, options):
-            item = kept[question]
-            results[item] = ExampleError(
-                item,
-                f"the model gave NaN or infinite logits for question {item} "
-                f"({window.questions[item - first_item][:60]!r}); try dtype='float32', and see that "
-                "the weights are sound",
-            )
+            failure = _not_finite(window, kept[question])
+            results[failure.item] = failure
         for chunk, error in failed.items():
-            item = kept[chunks.question_id[chunk]]
-            name = f"question {item} ({window.questions[item - first_item][:60]!r})"
-            reason = (
-                f"does not fit into the memory of {self.device}, not even one chunk of "
-                f"{chunks.length[chunk]} tokens by itself; lower max_seq_len, or use a smaller model or "
-                "dtype"
-            )
-            if error is not None:
-                reason = f"cannot be read: {_raised(self.model, error)}"
-            results[item] = failure = ExampleError(item, f"{name} {reason}")
-            failure.__cause__ = error
+            failure = self._chunk_failure(window, chunk, error)
+            results[failure.item] = failure
         with self._lock:
             self.stats.add(stats)
-        return [results[item] for item in everything]
+        return [results[item] for item in window.items()]
+
+    def _chunk_failure(self, window: _Window, chunk: int, error: Exception | None) -> ExampleError:
+        """That of a chunk's question, where the model failed at the chunk; see `Logits.failed`."""
+        reason = (
+            f"does not fit into the memory of {self.device}, not even one chunk of "
+            f"{window.chunks.length[chunk]} tokens by itself; lower max_seq_len, or use a smaller model "
+            "or dtype"
+        )
+        if error is not None:
+            reason = f"cannot be read: {_raised(self.model, error)}"
+        item = window.kept()[window.chunks.question_id[chunk]]
+        failure = ExampleError(item, f"question {item} ({window.shown(item)}) {reason}")
+        failure.__cause__ = error
+        return failure
 
     @contextmanager
     def _naming_questions(self, window: _Window) -> Iterator[None]:
@@ -513,9 +528,7 @@ class Engine:
             hit, error = np.arange(len(window.chunks.encodings)), caught
         else:
             return
-        wrong = {error.item for error in window.errors}
-        everything = range(window.first_item, window.first_item + len(window.questions))
-        kept = [item for item in everything if item not in wrong]
+        kept = window.kept()
         items = _in_words([kept[i] for i in hit])
         raise ModelError(f"{_raised(self.model, error)} (while reading {items})") from error
 
@@ -612,6 +625,14 @@ def _in_words(items: Sequence[int]) -> str:
     ranges = [f"{i}" if i == j else f"{i} to {j}" for i, j in zip(starts, ends, strict=True)]
     more = f" and {len(ranges) - 8} more ranges" if len(ranges) > 8 else ""
     return f"question{'s' if len(items) > 1 else ''} {', '.join(ranges[:8])}{more}"
+
+
+def _not_finite(window: _Window, item: int) -> ExampleError:
+    return ExampleError(
+        item,
+        f"the model gave NaN or infinite logits for question {item} ({window.shown(item)}); try "
+        "dtype='float32', and see that the weights are sound",
+    )
 
 
 def _nonfinite(chunks: Chunks, spans: Spans, options: Options) -> list[int]:

@@ -38,6 +38,8 @@ BATCH_TOKENS = 32768
 FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 # torch.compile makes code for at most 8 shapes of a function (torch._dynamo.config.recompile_limit).
 BUCKETS = 8
+# Batches after a shortage of memory before larger ones are tried again.
+PATIENCE = 256
 
 PADDING_LEAKS = ("convbert", "yoso")
 """Model types whose logits depend on the padding behind a row, whatever the attention mask says."""
@@ -140,6 +142,8 @@ class Forward:
         self.model = model
         self.device = Device(_place(model, device, dtype))
         self.max_batch_tokens = max_batch_tokens or self._default_batch_tokens()
+        self._most_batch_tokens = self.max_batch_tokens
+        self._since_shortage = 0
         self.compiled = compile
         self._call = torch.compile(model, dynamic=False) if compile else model
         self._accepted = _accepted_arguments(model, tokenizer)
@@ -252,7 +256,7 @@ class Forward:
             done = here.stop
             shape = batch.rows, batch.width
             views = {name: tensor[here].view(shape) for name, tensor in inputs.items()}
-            out = (x[here].view(shape) for x in (start, end))
+            out = start[here].view(shape), end[here].view(shape)
             calls.append(
                 partial(self._run_batch, batch.chunks, views, plan.length[batch.chunks], *out)
             )
@@ -271,6 +275,7 @@ class Forward:
         length: npt.NDArray[np.int32],
         start: Tensor,
         end: Tensor,
+        again: bool = True,
     ) -> Failures:
         """Fill ``start`` and ``end`` [rows, width] with what the model gives for C <= rows chunks."""
         rows, width = start.shape
@@ -283,6 +288,7 @@ class Forward:
                     start.copy_(logits[0])
                     end.copy_(logits[1])
                     self._works = True
+                    self._restore_budget()
                     return {}
             except Exception as caught:
                 if not is_out_of_memory(caught):
@@ -295,6 +301,8 @@ class Forward:
             if error is None:
                 # Only now, when the shortage's error with all that its traceback holds is gone.
                 self.device.free_cache()
+                if rows == 1 and again:  # a shortage may pass
+                    return self._run_batch(chunks, inputs, length, start, end, again=False)
             if rows == 1 and (error is not None or width == length[0]):
                 start.fill_(torch.nan)
                 end.fill_(torch.nan)
@@ -323,7 +331,15 @@ class Forward:
             arguments["use_cache"] = False
         return arguments
 
+    def _restore_budget(self) -> None:
+        """Larger batches again, after many for which memory sufficed: a shortage may have passed."""
+        self._since_shortage += 1
+        if self._since_shortage >= PATIENCE and self.max_batch_tokens < self._most_batch_tokens:
+            self._since_shortage = 0
+            self.max_batch_tokens = min(2 * self.max_batch_tokens, self._most_batch_tokens)
+
     def _lower_budget(self, tokens: int) -> None:
+        self._since_shortage = 0
         self.max_batch_tokens = min(self.max_batch_tokens, max(1, tokens // 2))
         if not self._warned:
             self._warned = True
