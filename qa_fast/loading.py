@@ -45,7 +45,7 @@ def load_model(
     from transformers import AutoConfig, AutoModelForQuestionAnswering
 
     with _one_line_errors("model", source):
-        where = _where(source)
+        where = _where(source) or _commit(source)
         config = AutoConfig.from_pretrained(
             str(source), trust_remote_code=trust_remote_code, **where
         )
@@ -55,20 +55,27 @@ def load_model(
             _check_index(source, config, where)
         # The argument was renamed in Transformers 4.56.
         version = tuple(map(int, transformers.__version__.split(".")[:2]))
-        with _no_progress_bars() if where else nullcontext():  # a download keeps its bars
+        with (
+            _no_progress_bars() if "local_files_only" in where else nullcontext()
+        ):  # a download keeps its bars
             model, found = AutoModelForQuestionAnswering.from_pretrained(
                 str(source),
                 config=config,
                 trust_remote_code=trust_remote_code,
                 use_safetensors=None if allow_pickle else True,
                 output_loading_info=True,
-                # Not "main", which is the same: with it, Transformers has a Space on the Hub convert
-                # pickled weights, and sends it the user's token for that.
-                revision=None,
                 **{"dtype" if version >= (4, 56) else "torch_dtype": "auto"},
                 **where,
             )
-        _check_weights(model, sorted(found["missing_keys"]))
+        missing = sorted(found["missing_keys"])
+        _check_weights(model, missing)
+    if missing:
+        warnings.warn(
+            f"the checkpoint of {str(source)!r} lacks weights that are random now, and answers may be "
+            f"wrong: {_in_short(missing)}",
+            UserWarning,
+            stacklevel=2,
+        )
     return model
 
 
@@ -107,6 +114,17 @@ def _where(source: str | Path) -> dict[str, Any]:
     return {}
 
 
+def _commit(source: str | Path) -> dict[str, Any]:
+    """Arguments that make Transformers read all of a model's files from the newest commit.
+
+    Without a commit it has a Space on the Hub convert pickled weights, and sends it the user's token.
+    """
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(str(source), "config.json", _raise_exceptions_for_missing_entries=False)
+    return {} if path is None else {"revision": Path(path).parent.name}
+
+
 def _check_attention(config: Any) -> None:
     """Attention by the name of a repository is machine code from there."""
     name = getattr(config, "_attn_implementation", None)
@@ -140,28 +158,23 @@ def _check_index(source: str | Path, config: Any, where: dict[str, Any]) -> None
 
 
 def _check_weights(model: Any, missing: list[str]) -> None:
-    """Weights that the checkpoint lacks are random, and so would the answers be."""
-    if not missing:
-        return
+    """Weights that the checkpoint lacks are random: a whole part of them makes the answers so."""
     absent = set(missing)
     parts = [
         name
         for name, part in model.named_children()
         if (own := {f"{name}.{key}" for key, _ in part.named_parameters()}) and own <= absent
     ]
-    names = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
     if parts:
         raise _Refusal(
             f"the checkpoint has no weights for {' and '.join(parts)} of {type(model).__name__} "
-            f"({names}), so its answers would be random: it was not trained to answer questions. Take "
-            "one that was, or train it first"
+            f"({_in_short(missing)}), so its answers would be random: it was not trained to answer "
+            "questions. Take one that was, or train it first"
         )
-    warnings.warn(
-        f"the checkpoint of {model.name_or_path!r} lacks weights that are random now, and answers may "
-        f"be wrong: {names}",
-        UserWarning,
-        stacklevel=2,
-    )
+
+
+def _in_short(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 class _Refusal(Exception):
