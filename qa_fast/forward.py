@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from traceback import clear_frames
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -162,7 +164,7 @@ class Forward:
         pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
         # One that was added to the tokenizer only, the model would not know; padding is masked.
         self._pad_id = next(pad for pad in pads if pad is not None and 0 <= pad < most)
-        self._eval = _EvalMode(model)
+        self._eval = _eval_mode(model)
         self._warned = False
         self._works = False
         self._mask_as_is = self._takes_mask_as_is()
@@ -188,7 +190,7 @@ class Forward:
         ids = torch.arange(1, 9, device=device).view(2, 4)
         mask = torch.tensor([[True] * 4, [True, True, False, False]], device=device)
         try:
-            with torch.inference_mode(), self._eval:
+            with torch.inference_mode(), self._eval.of(self.model):
                 plain, none, as_is = (
                     self.model(input_ids=ids, attention_mask=m).start_logits[mask]
                     for m in (mask.long(), None, mask[:, None, None])
@@ -260,7 +262,7 @@ class Forward:
             calls.append(
                 partial(self._run_batch, batch.chunks, views, plan.length[batch.chunks], *out)
             )
-        with self._eval:
+        with self._eval.of(self.model):
             found = (workers if self._reentrant else one_by_one)(calls)
         failed = {chunk: error for batch in found for chunk, error in batch.items()}
         if len(failed) == len(plan.length) > 1:
@@ -480,27 +482,38 @@ def _accepted_arguments(model: Any, tokenizer: Any) -> set[str]:
 
 
 class _EvalMode:
-    """While entered, by any number of threads, ``model`` is without dropout; then as it was."""
+    """Keeps a model without dropout while any thread or engine uses it; then it is as it was."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self) -> None:
         self._users = 0
         self._was_training = False
         self._lock = Lock()
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def of(self, model: Any) -> Iterator[None]:
         with self._lock:
             if not self._users:
-                self._was_training = bool(getattr(self._model, "training", False))
+                self._was_training = bool(getattr(model, "training", False))
                 if self._was_training:
-                    self._model.eval()
+                    model.eval()
             self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users and self._was_training:
+                    model.train()
 
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users and self._was_training:
-                self._model.train()
+
+# One for all engines of a model: the first that is done must not switch dropout on for the others.
+_eval_modes: WeakKeyDictionary[torch.nn.Module, _EvalMode] = WeakKeyDictionary()
+
+
+def _eval_mode(model: Any) -> _EvalMode:
+    if not isinstance(model, torch.nn.Module):
+        return _EvalMode()
+    return _eval_modes.setdefault(model, _EvalMode())
 
 
 def vocabulary_size(model: Any) -> int | None:
