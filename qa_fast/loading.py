@@ -231,7 +231,7 @@ def _reason(error: Exception, source: str | Path) -> str:
 
 
 def _broken_tokenizer(source: str | Path) -> str | None:
-    """What is wrong with a folder's tokenizer.json; None where that can be read.
+    """What is wrong with the files of a folder's tokenizer; None where that cannot be told.
 
     Some releases of Transformers speak of something else then, as they try other files.
     """
@@ -239,6 +239,9 @@ def _broken_tokenizer(source: str | Path) -> str | None:
 
     path = Path(source) / "tokenizer.json"
     if not path.is_file():
+        files = ("vocab*", "merges.txt", "*.model")  # of old tokenizers
+        if Path(source).is_dir() and not any(any(Path(source).glob(name)) for name in files):
+            return "the folder holds no tokenizer.json; tokenizer.save_pretrained() writes one"
         return None
     try:
         tokenizers.Tokenizer.from_file(str(path))

@@ -450,7 +450,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         header(
             lambda entries: entries.update({f"x{n}": entries.pop(n) for n in list(entries)[1:]})
         ),
-        "the model .*no weights for bert and qa_outputs",
+        "the model .*no weights for .*qa_outputs",
     ),
     "weights_loop": (loop("model.safetensors"), r"the model .*holds no model\.safetensors$"),
     "tokenizer_truncated": (
