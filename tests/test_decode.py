@@ -173,6 +173,15 @@ def test_equals_the_reference(case: Case, backend: str):
     )
 
 
+def test_before_triton_3_3_the_torch_backend_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    language = pytest.importorskip("triton.language")
+    arguments, options = Case("plain").arguments()
+    want = decode("torch", *arguments, **options)
+    monkeypatch.delattr(language, "gather", raising=False)
+    monkeypatch.setattr(spans, "_decode_on_cpu", spans._decode_on_gpu)
+    assert_identical(spans.decode_spans(*arguments, **options), want)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("top_k", [1, 5, 40])
 @pytest.mark.parametrize("max_answer_len", [1, 3, None])
