@@ -11,8 +11,8 @@ from typing import Any
 
 from . import __version__
 from .evaluation import Evaluation
+from .files import import_pyarrow_parquet
 from .shards import atomic, write_json
-from .sources import import_pyarrow_parquet
 from .statistics import Reliability
 
 _RECORDED = ("numpy", "pyarrow", "scipy", "tokenizers", "torch", "transformers", "triton")

@@ -6,6 +6,7 @@ in the arguments answer at once. Bad input is one line on standard error and exi
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from qa_fast import __version__
+from qa_fast.files import explain
 
 from . import ask, compare, evaluate, merge, predict
 from .common import InputError
@@ -31,6 +33,10 @@ class _Group(TyperGroup):
             sys.exit(130)
         except InputError as error:
             message = str(error)
+        except OSError as error:  # of standard output, as files are read and written elsewhere
+            if isinstance(error, BrokenPipeError):  # by which `head` says that it has enough
+                sys.exit(2)
+            message = f"standard output: {explain(error)}"
         except Exception as error:
             if not hasattr(error, "format_message"):  # a usage error of Typer has it
                 raise
@@ -60,7 +66,24 @@ def main() -> None:
         # A terminal that cannot show a character gets its escape, not a crash.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="qa-fast")
+    try:
+        app(prog_name="qa-fast")
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write out what was printed, so that an error of it is told, and not lost at the end of Python."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # by which `head` says that it has enough
+            typer.echo(f"qa-fast: error: standard output: {error.strerror}", err=True)
+        sys.exit(2)
 
 
 def _print_version(wanted: bool) -> None:
