@@ -26,6 +26,7 @@ from .shards import (
     finished_part,
     is_own_file,
     locked,
+    naming,
     plan_parts,
     write_json,
 )
@@ -101,6 +102,15 @@ def _is_shallow(value: object, levels: int = 16) -> bool:
     return not level
 
 
+def is_unbegun(output: Output) -> bool:
+    """Whether the run in ``output``, of one process, has finished no part: nothing to go on with."""
+    alone = all(
+        manifest["status"] == "running" and manifest["settings"]["num_shards"] == 1
+        for manifest in find_manifests(output)
+    )
+    return alone and not any(output.folder.glob("part-*"))
+
+
 def check_settings(output: Output, settings: Mapping[str, Any]) -> None:
     """Raise a ValueError if ``output`` holds a run with other settings, or something else."""
     found = find_manifests(output)
@@ -124,7 +134,7 @@ def check_settings(output: Output, settings: Mapping[str, Any]) -> None:
             for name in {**before, **now}
             if before.get(name) != now.get(name)
         ]
-        if changes:
+        if changes and not (settings["num_shards"] == 1 and is_unbegun(output)):
             raise ValueError(
                 f"{output.path} holds a run with other settings: {'; '.join(changes)}. Give the same "
                 "ones to go on with it, name another output, or remove it"
@@ -253,7 +263,9 @@ def _write_run_qa(output: Output, parts: Iterable[Part], scoring: Any) -> None:
     if staged.is_symlink():  # somebody else's, and a way out of the folder
         staged.unlink()
     staged.mkdir(exist_ok=True)
-    written = write_run_qa(_predictions(output, parts), staged / output.path.name, scoring=scoring)
+    with naming(output.path):
+        predictions = _predictions(output, parts)
+        written = write_run_qa(predictions, staged / output.path.name, scoring=scoring)
     for file in written:
         with atomic(output.path.with_name(file.name)) as temporary:
             file.replace(temporary)

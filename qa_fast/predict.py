@@ -23,9 +23,9 @@ from .engine import Engine, Options, Stats, check_count
 from .files import Watch
 from .manifest import (
     check_settings,
-    find_manifests,
     finish,
     is_complete,
+    is_unbegun,
     merge,
     read_manifest,
     shard_manifest,
@@ -215,7 +215,7 @@ def predict(
             "versions": versions(),
         }
         check_settings(target, settings)
-        if settings["input"] is None and find_manifests(target):
+        if settings["input"] is None and not is_unbegun(target):
             raise ValueError(
                 f"{target.path} holds a run, and whether that was on the same data cannot be told, as "
                 f"{data.name} is no file; name another output, or remove it"

@@ -183,18 +183,28 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         # A link that somebody put there would lead to another file.
         temporary.unlink(missing_ok=True)
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        with naming(path, temporary):
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException as error:
+    except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Gives ``path`` as its name to an `OSError` that has none, as of a full disk, or ``temporary``'s."""
+    try:
+        yield
+    except OSError as error:
+        if not error.errno or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -203,7 +213,8 @@ def write_file(path: Path, data: bytes) -> None:
     Behind a link the file that it leads to is written; into a device or a pipe, straight.
     """
     if path.exists() and not path.is_file():
-        path.write_bytes(data)
+        with naming(path):
+            path.write_bytes(data)
         return
     with atomic(path.resolve()) as temporary:
         temporary.write_bytes(data)

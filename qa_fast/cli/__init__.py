@@ -34,8 +34,6 @@ class _Group(TyperGroup):
         except InputError as error:
             message = str(error)
         except OSError as error:  # of standard output, as files are read and written elsewhere
-            if isinstance(error, BrokenPipeError):  # by which `head` says that it has enough
-                sys.exit(2)
             message = f"standard output: {explain(error)}"
         except Exception as error:
             if not hasattr(error, "format_message"):  # a usage error of Typer has it
@@ -81,8 +79,9 @@ def _flush() -> None:
     except OSError as error:
         # Python would try again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # by which `head` says that it has enough
-            typer.echo(f"qa-fast: error: standard output: {error.strerror}", err=True)
+        if isinstance(error, BrokenPipeError):  # by which `head` says that it has enough
+            sys.exit(1)
+        typer.echo(f"qa-fast: error: standard output: {explain(error)}", err=True)
         sys.exit(2)
 
 

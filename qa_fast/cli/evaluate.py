@@ -245,7 +245,7 @@ def evaluate(
     try:
         for file in filter(None, (report, out_file)):
             # Told now, not after a model has answered.
-            if not os.access(file.resolve().parent, os.W_OK | os.X_OK):
+            if not _is_writable(file.resolve().parent):
                 raise InputError(
                     f"{file}: cannot be written: its folder {file.resolve().parent} is not there, or "
                     "this user has no right to write to it"
@@ -298,6 +298,11 @@ def _answering(model: str | None, device: str | None, no_answer: bool) -> dict[s
     with quiet():
         qa = pipeline(BUNDLED_MODEL if model == BUNDLED else model, device=device)
     return {"model": qa, "handle_impossible_answer": no_answer, "progress": sys.stderr.isatty()}
+
+
+def _is_writable(folder: Path) -> bool:
+    effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
 def _title(data: str, predictions: Path | None, model: str | None) -> str:

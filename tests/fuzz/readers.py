@@ -3,11 +3,11 @@
     pip install atheris
     python tests/fuzz/readers.py --runs 1000000 [--form squad] [CORPUS]
 
-A reader may give rows or predictions, or raise a ValueError or an OSError with the file's name in it. Any
-other exception, a write, or more than ten seconds for one file is a finding. The first byte of an input
-says for which reader it is and how the rest is used: as the file itself, or as the seed of a random
-number by which a sound file is changed in a few places, to values of all types. Inputs that reach new code
-are kept in CORPUS, and crashes are written to the current folder; give one as CORPUS to see it again.
+A reader may give rows or predictions, or raise a ValueError or an OSError with the file's name in it.
+Any other exception, a write, or more than ten seconds for one file is a finding. The first byte of an
+input says for which reader it is and how the rest is used: as the file itself, or as the seed of random
+numbers by which a sound file is changed in a few places, to values of all types. Inputs that reach new
+code are kept in CORPUS, and findings are written to the current folder: as CORPUS, one is run again.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ def check(data: bytes, folder: Path) -> None:
         with _no_writing():
             read(path)
     except (ValueError, OSError) as error:
-        assert str(folder) in explain(error), f"an error without the file's name: {error}"
+        if str(folder) not in explain(error):
+            raise AssertionError("an error without the file's name") from error
     finally:
         path.unlink()
 
