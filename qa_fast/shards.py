@@ -198,7 +198,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Gives ``path`` as its name to an `OSError` that has none, as of a full disk, or ``temporary``'s."""
+    """Gives ``path`` as its name to an `OSError` with no name, as of a full disk, or ``temporary``'s."""
     try:
         yield
     except OSError as error:

@@ -25,15 +25,15 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-try:
-    import atheris
-except ImportError:  # the functions below are tested without it
-    atheris = None
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-with atheris.instrument_imports(include=["qa_fast"]) if atheris else nullcontext():
+instrumented = nullcontext()
+if __name__ == "__main__":
+    import atheris
+
+    instrumented = atheris.instrument_imports(include=["qa_fast"])
+with instrumented:
     from qa_fast.comparison import read_scored_answers
     from qa_fast.datasets import open_source
     from qa_fast.evaluation import _read_na_prob
@@ -82,7 +82,7 @@ MANIFEST = {
     "sessions": [{"seconds": 1.0, "questions": 2, "stages": {"forward": 0.5}}],
     "parts": [{"file": "part-000000.parquet"}],
 }
-NOTE = {"rows": [0, 1], "rejected": 0}
+NOTE = {"rows": [0, 2], "rejected": 0}
 ODD = [
     None, True, False, 0, -1, 7, 1 << 31, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"),
     float("-inf"), "", " ", "Ada", "\0", "\ud800", "../x", "/dev/zero", "x" * 5000, [], [[]], [None],
@@ -98,11 +98,15 @@ def _whole(record: object) -> bytes:
     return json.dumps(record).encode()
 
 
-def _table(record: object, metadata: dict[bytes, bytes] | None = None) -> bytes:
-    """A Parquet file of ``record`` twice."""
-    table, sink = pa.Table.from_pylist([record] * 2), io.BytesIO()
+def _table(record: object, metadata: dict[bytes, bytes] | None = None, rows: int = 2) -> bytes:
+    """A Parquet file of ``record``, more than once."""
+    table, sink = pa.Table.from_pylist([record] * rows), io.BytesIO()
     pq.write_table(table.replace_schema_metadata(metadata), sink, row_group_size=1)
     return sink.getvalue()
+
+
+def _one_row(record: object) -> bytes:
+    return _table(record, rows=1)
 
 
 def _part(note: object) -> bytes:
@@ -127,10 +131,11 @@ def _predictions(path: Path) -> None:
 
 
 def _manifest(path: Path) -> None:
-    json.dumps(read_manifest(path), indent=2)  # as it is written back
+    manifest = read_manifest(path)
+    json.dumps(manifest, indent=2)  # as it is written back
     output = Output(path.parent, "folder")
     is_complete(output)
-    check_settings(output, {"options": {"scoring": "logit"}})
+    check_settings(output, manifest["settings"])
 
 
 # By name: the file, what reads it, a sound record, and what makes a file of it.
@@ -144,20 +149,20 @@ FORMS: dict[str, tuple[str, Callable[[Path], object], object, Callable[[Any], by
     "predictions-parquet": ("p.parquet", _predictions, PREDICTION, _table),
     "na-prob": ("na.json", _read_na_prob, {"q1": 0.5}, _whole),
     "results": ("results_1.json", read_scored_answers, RESULTS, _whole),
-    "details": ("details_2.parquet", read_scored_answers, SCORED, _table),
+    "details": ("details_2.parquet", read_scored_answers, SCORED, _one_row),
     "manifest": ("manifest.json", _manifest, MANIFEST, _whole),
     "part": ("part-000000.parquet", lambda p: finished_part(p.parent, Part(0, 0, 2)), NOTE, _part),
 }
 _NAMES = list(FORMS)
-_CHANGED = 128  # added to the first byte: the rest is a seed
+CHANGED = 128  # added to the first byte: the rest is a seed
 
 
 def check(data: bytes, folder: Path) -> None:
     """Read what ``data`` stands for from a file in ``folder``; a finding is any other exception."""
     if not data:
         return
-    name, read, record, encode = FORMS[_NAMES[data[0] % _CHANGED % len(_NAMES)]]
-    if data[0] >= _CHANGED:
+    name, read, record, encode = FORMS[_NAMES[data[0] % CHANGED % len(_NAMES)]]
+    if data[0] >= CHANGED:
         try:
             draw = random.Random(data[1:])
             content = encode(changed(record, draw))
@@ -223,16 +228,22 @@ def _no_writing() -> Iterator[None]:
         _watching = False
 
 
+def encoded(number: int) -> bytes:
+    """The sound file of the form of that number."""
+    _, _, record, encode = FORMS[_NAMES[number]]
+    return encode(record)
+
+
 def seeds() -> Iterator[bytes]:
     """An input for each reader with a sound file, and one with a file that is changed."""
-    for i, (_, _, record, encode) in enumerate(FORMS.values()):
-        yield bytes([i]) + encode(record)
-        yield bytes([_CHANGED + i, 1])
+    for i in range(len(FORMS)):
+        yield bytes([i]) + encoded(i)
+        yield bytes([CHANGED + i, 1])
 
 
 def prepare(folder: Path) -> None:
     """Put into ``folder`` what the files name."""
-    (folder / "details_1.parquet").write_bytes(_table(SCORED))
+    (folder / "details_1.parquet").write_bytes(_one_row(SCORED))
     sys.addaudithook(_audit)
 
 
@@ -255,7 +266,7 @@ def main() -> None:
 
         def one(data: bytes) -> None:
             if chosen is not None and data:
-                data = bytes([chosen + (data[0] & _CHANGED)]) + data[1:]
+                data = bytes([chosen + (data[0] & CHANGED)]) + data[1:]
             check(data, folder)
 
         options = [
