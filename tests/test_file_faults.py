@@ -302,6 +302,25 @@ def test_standard_output_that_takes_nothing(
     assert bool(said) == bool(done.stderr)
 
 
+def test_standard_streams_that_are_closed(dev: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_bytes(texts(None))
+    code = "from qa_fast.cli import main; main()"
+    for streams, arguments, exit_code, said in (
+        ("<&- >&-", ["evaluate", dev, tmp_path / "p.json"], 0, ""),
+        ("<&-", ["predict", "-", "-o", tmp_path / "a.jsonl"], 2, "standard input is empty"),
+        (">&- 2>&-", ["compare", "none.json", "none.json"], 2, ""),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" "$@" {streams}', sys.executable, "-c", code, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == exit_code, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 # --- no regular files ---------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -60,6 +61,11 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point of the command ``qa-fast``."""
+    # Standard streams that are closed, as a daemon's may be, are None.
+    nothing = Path(os.devnull)
+    sys.stdin = sys.stdin or nothing.open()
+    sys.stdout = sys.stdout or nothing.open("w")
+    sys.stderr = sys.stderr or nothing.open("w")
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets its escape, not a crash.
         if hasattr(stream, "reconfigure"):
@@ -72,8 +78,6 @@ def main() -> None:
 
 def _flush() -> None:
     """Write out what was printed, so that an error of it is told, and not lost at the end of Python."""
-    if sys.stdout is None:
-        return
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -361,7 +361,7 @@ def predict(
         except (ValueError, OSError, ImportError) as error:
             raise input_error(error) from error
         except KeyboardInterrupt as stopped:
-            say(str(stopped) or "stopped; the same command goes on")
+            say(str(stopped) or ("stopped" if ray else "stopped; the same command goes on"))
             raise typer.Exit(128 + getattr(stopped, "signal", signal.SIGINT)) from None
     say(_summary(run))
 
