@@ -89,8 +89,8 @@ class Watch:
             elif before is not None and now[:2] != before[:2]:
                 how = "replaced by another file"
             raise ValueError(
-                f"{path} was {how} while it was read, so what was read may be of two versions, and "
-                "nothing of it was kept: run again when it is complete"
+                f"{path} was {how} while it was read; what was read last is dropped, as it may be of "
+                "two versions: run again when nothing changes it any more"
             )
 
 

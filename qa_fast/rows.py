@@ -76,8 +76,11 @@ class Row:
 
 
 def row_of(record: object, columns: Columns, number: int, place: str) -> Row:
-    """The row in one record of a data set."""
+    """The row in one record of a data set, which may be an `Example` already."""
     try:
+        if isinstance(record, Example):
+            _id(record.id, "id", number)
+            return Row(number, place, record)
         return Row(number, place, _example(record, columns, number))
     except ValueError as error:
         return Row(number, place, None, str(error))

@@ -181,14 +181,14 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     try:
-        # A link that somebody put there would lead to another file.
-        temporary.unlink(missing_ok=True)
         with naming(path, temporary):
+            # A link that somebody put there would lead to another file.
+            temporary.unlink(missing_ok=True)
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

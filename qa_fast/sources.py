@@ -24,7 +24,7 @@ from .files import (
     parse_json,
     row_group,
 )
-from .rows import Columns, Example, Row, check_columns, row_of, shown
+from .rows import Columns, Row, check_columns, row_of, shown
 
 
 class Source(Protocol):
@@ -250,11 +250,7 @@ class RowsSource:
         else:
             data = islice(self._data, start, stop)
         for number, record in enumerate(data, start):
-            place = f"{self.name} row {number}"
-            if isinstance(record, Example):
-                yield Row(number, place, record)
-            else:
-                yield row_of(record, self._columns, number, place)
+            yield row_of(record, self._columns, number, f"{self.name} row {number}")
 
     def count(self) -> int | None:
         """See `Source`."""

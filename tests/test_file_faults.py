@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from qa_fast import evaluate, predict
+from qa_fast import Example, evaluate, predict
+from qa_fast.comparison import read_scored_answers
 from qa_fast.results import write_results
 
 from .sound_files import (
@@ -496,6 +497,15 @@ def predicted_file(folder: Path) -> Path:
     path = folder / "p.parquet"
     path.write_bytes(predicted(None))
     return path
+
+
+def test_lone_surrogates_in_results(tmp_path: Path) -> None:
+    rows = [{**row, "question": "Who \ud800?", "answers": ["Ada \udfff"]} for row in ROWS]
+    found = evaluate(rows, {row["id"]: "Ada \udfff" for row in ROWS})
+    results, _ = write_results(found, tmp_path, name="\ud800")
+    assert r"Who \ud800?" in read_scored_answers(results)[0].question
+    with pytest.raises(ValueError, match=r"row 0: id is not valid Unicode: '\\ud800'"):
+        predict([Example("\ud800", "Who?", "Ada.")], tmp_path / "a.jsonl")
 
 
 def test_results_whose_details_are_gone_or_another_run_s(dev: Path, tmp_path: Path) -> None:

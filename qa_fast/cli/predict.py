@@ -36,9 +36,6 @@ EPILOG = """\
 
 Stopped, killed, out of disk? The same command goes on where it was. Ctrl-C and SIGTERM let the part at
 hand finish; a second Ctrl-C does not wait for it.
-
-Exit codes: 0 done; 2 input, files or arguments that cannot be used; 130 and 143 stopped by Ctrl-C and by
-SIGTERM.
 """
 
 
