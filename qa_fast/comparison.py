@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .evaluation import CONFIDENCE_LEVEL, Evaluation
-from .sources import import_pyarrow_parquet
+from .files import open_parquet, read_json, read_records
+from .rows import shown
 from .statistics import Interval, mcnemar, mean_interval
 
 
@@ -121,24 +123,45 @@ def read_scored_answers(path: str | Path) -> list[ScoredAnswer] | None:
 
     Raises:
         OSError: a file that cannot be read.
+        ValueError: a file that is damaged; or a JSON file that names details in another folder than
+            its own.
     """
     path = Path(path)
     if path.suffix == ".json":
-        try:
-            content = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{path}: not JSON: {error}") from None
+        content = read_json(path)
         if not isinstance(content, dict) or not {"results", "details"} <= content.keys():
             return None
-        path = path.parent / content["details"]
-    elif path.suffix != ".parquet":
+        details = content["details"]
+        if not isinstance(details, str) or not re.fullmatch(r"details_[\w.+-]+\.parquet", details):
+            raise ValueError(
+                f"{path}: its details must be a file details_....parquet in the same folder; got "
+                f"{shown(details)}"
+            )
+        path = path.parent / details
+    elif path.suffix != ".parquet" or path.is_dir():
         return None
-    table = import_pyarrow_parquet().read_table(path)
-    if not {"exact", "f1", "prediction"} <= set(table.column_names):
-        return None
+    with open_parquet(path) as file:
+        if not {"exact", "f1", "prediction"} <= set(file.schema_arrow.names):
+            return None
     names = ("id", "question", "answers", "prediction", "exact", "f1")
-    columns = (table.column(name).to_pylist() for name in names)
-    return [
-        ScoredAnswer(id_, question, tuple(golds), answer, exact, f1)
-        for id_, question, golds, answer, exact, f1 in zip(*columns, strict=True)
-    ]
+    found = [_scored(record, path, i) for i, record in enumerate(read_records(path, names))]
+    if len({answer.id for answer in found}) < len(found):
+        raise ValueError(f"{path}: an id occurs twice in it; make it again with qa-fast evaluate")
+    return found
+
+
+def _scored(record: Mapping[str, Any], path: Path, row: int) -> ScoredAnswer:
+    texts: list[Any] = [record.get(name) for name in ("id", "question", "prediction")]
+    scores: list[Any] = [record.get(name) for name in ("exact", "f1")]
+    golds = record.get("answers")
+    if (
+        not isinstance(golds, list)
+        or not all(isinstance(text, str) for text in (*texts, *golds))
+        or not all(isinstance(score, float) and 0 <= score <= 1 for score in scores)
+    ):
+        raise ValueError(
+            f"{path} row {row} holds no scored answer of qa-fast evaluate, which has an id, a question, "
+            f"answers, a prediction, and exact and f1 between 0 and 1; got {shown(record)}"
+        )
+    id_, question, answer = texts
+    return ScoredAnswer(id_, question, tuple(golds), answer, *scores)

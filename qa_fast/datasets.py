@@ -7,11 +7,11 @@ on; `read_examples` stops.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .rows import Columns, Example
+from .rows import Columns, Example, Row
 from .sources import JsonSource, ParquetSource, RowsSource, Source
 
 STANDARD_INPUT = "-"
@@ -49,7 +49,12 @@ def read_examples(
         Example(id='7', question='Who wrote it?', context='Ada wrote the note.', answers=None, \
 answer_starts=(), title='')
     """
-    for row in open_source(source, columns=columns, split=split, subset=subset).rows():
+    yield from usable(open_source(source, columns=columns, split=split, subset=subset).rows())
+
+
+def usable(rows: Iterable[Row]) -> Iterator[Example]:
+    """What the rows hold; a ValueError at the first that cannot be used."""
+    for row in rows:
         if row.example is None:
             raise ValueError(f"{row.place}: {row.problem}")
         yield row.example

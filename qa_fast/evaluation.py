@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from math import exp, isnan
+from math import exp, isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 from .breakdown import Group, break_down
-from .datasets import read_examples
+from .datasets import open_source, usable
+from .files import Watch, parquet_files, read_json
 from .manifest import find_manifests
 from .metrics import (
     PrecisionRecall,
@@ -29,7 +29,7 @@ from .metrics import (
 )
 from .predictions import Prediction, null_odds, read_predictions
 from .predictions import na_prob as na_prob_of
-from .rows import Columns, Example
+from .rows import Columns, Example, shown
 from .shards import Output
 from .statistics import RESAMPLES, Interval, Reliability, mean_interval, reliability
 
@@ -147,13 +147,14 @@ def evaluate(
         raise ValueError(f"{next(iter(options))} is for a model's answers, and no model was given")
     normalize = cache(make_normalizer(normalizer, language))  # most texts come several times
     notes: list[str] = []
-    stream = read_examples(data, columns=columns, split=split, subset=subset)
-    examples = _check_gold(islice(stream, limit), rules)
+    source = open_source(data, columns=columns, split=split, subset=subset)
+    watch = Watch([*source.files, *_files(predictions), *_files(na_prob)])
+    examples = _check_gold(islice(usable(source.rows()), limit), rules)
     has_answer = [bool(example.answers) for example in examples]
     if model is not None:
         predictions, run = _answer(examples, model, options)
     else:
-        run = _record(predictions)
+        run = _record(predictions, notes)
     found = _match(examples, predictions, notes)
     texts = [None if p is None else p.answer for p in found]
     if scoring is None:
@@ -161,6 +162,7 @@ def evaluate(
     raw = score_answers(texts, [example.answers or () for example in examples], normalize, rules)
 
     probs = {} if rules == "1.1" else _no_answer(na_prob, found, scoring, notes)
+    watch.check()
     na = [probs.get(example.id) for example in examples]
     over = [p is not None and p > na_prob_thresh for p in na]
     answers = ["" if o else text or "" for o, text in zip(over, texts, strict=True)]
@@ -271,7 +273,12 @@ def _answer(
         return list(read_predictions(run.output)), run.manifest
 
 
-def _record(predictions: Any) -> dict[str, Any]:
+def _files(source: Any) -> list[Path]:
+    """The files that ``source`` names, if it names any."""
+    return parquet_files(Path(source)) if isinstance(source, (str, Path)) else []
+
+
+def _record(predictions: Any, notes: list[str]) -> dict[str, Any]:
     """The manifest beside a file of predictions, or in a folder of them; {} where there is none."""
     if not isinstance(predictions, (str, Path)):
         return {}
@@ -279,7 +286,13 @@ def _record(predictions: Any) -> dict[str, Any]:
         output = Output.of(predictions)
     except ValueError:  # no name that a run writes to
         return {}
-    return next(iter(find_manifests(output)), {})
+    try:
+        return next(iter(find_manifests(output)), {})
+    except (
+        ValueError
+    ) as error:  # of another program, or damaged: the predictions are there all the same
+        notes.append(f"how the predictions were made is not known: {error}")
+        return {}
 
 
 def _match(
@@ -288,6 +301,10 @@ def _match(
     """The prediction of each question; notes say what is missing or left over."""
     by_id: dict[str, Prediction] = {}
     for prediction in _predictions(predictions):
+        if not isinstance(prediction, Prediction) or not isinstance(prediction.answer, str):
+            raise ValueError(
+                f"predictions must be texts by their ids, or Prediction objects; got {shown(prediction)}"
+            )
         if prediction.id in by_id:
             raise ValueError(f"id {prediction.id!r} occurs twice in the predictions")
         by_id[prediction.id] = prediction
@@ -340,8 +357,8 @@ def _no_answer(
         name, given = str(given), _read_na_prob(Path(given))
     for id_ in wanted:
         value = given.get(id_)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or isnan(value):
-            got = "nothing" if value is None else repr(value)
+        if not _is_number(value):
+            got = "nothing" if value is None else shown(value)
             raise ValueError(
                 f"{name} must have a number for every prediction; got {got} for {id_!r}"
             )
@@ -351,11 +368,15 @@ def _no_answer(
     return {id_: value for id_, value in given.items() if id_ in wanted}
 
 
-def _read_na_prob(path: Path) -> Mapping[str, float]:
+def _is_number(value: Any) -> bool:
     try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
+        return not isinstance(value, bool) and isinstance(value, (int, float)) and isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _read_na_prob(path: Path) -> Mapping[str, float]:
+    found = read_json(path, unique=True)
     if not isinstance(found, dict):
         raise ValueError(
             f"{path}: must be an object from ids to numbers; got a {type(found).__name__}"
@@ -401,6 +422,8 @@ def _confidence(prediction: Prediction | None, scoring: Scoring) -> float | None
     if prediction.score is None or len(scores) < 2 or None in scores:
         return None
     best = max(scores)
+    if not isfinite(best):
+        return None
     return exp(prediction.score - best) / sum(exp(score - best) for score in scores)
 
 

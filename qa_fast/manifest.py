@@ -14,15 +14,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .files import read_json
 from .predictions import Prediction, read_predictions, write_jsonl, write_parquet, write_run_qa
 from .shards import (
+    MOST_SHARDS,
     TEMPORARY,
     Kind,
     Output,
     Part,
     atomic,
     finished_part,
+    is_own_file,
     locked,
+    naming,
     plan_parts,
     write_json,
 )
@@ -45,24 +49,66 @@ def find_manifests(output: Output) -> list[dict[str, Any]]:
 
 
 def is_complete(output: Output) -> bool:
-    """Whether the run in ``output`` is finished."""
-    return output.manifest.exists() and read_manifest(output.manifest)["status"] == "complete"
+    """Whether the run in ``output`` is finished, and what it wrote is still there."""
+    if not output.manifest.exists():
+        return False
+    manifest = read_manifest(output.manifest)
+    if manifest["status"] != "complete":
+        return False
+    files: Iterable[Path] = output.files[:2]  # the other two of run_qa.py's are not always written
+    if output.kind == "folder":
+        parts = plan_parts(manifest["rows"], manifest["settings"]["part_rows"])
+        files = (output.folder / part.file for part in parts)
+    return all(file.exists() for file in files)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest in ``path``, checked as far as it is used."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        settings = manifest["settings"]
-        sizes = (settings["part_rows"], settings["num_shards"], *filter(None, [manifest["rows"]]))
-        sound = manifest["status"] in ("running", "complete") and all(
-            type(size) is int and size > 0 for size in sizes
-        )
-    except (ValueError, KeyError, TypeError):
+        manifest = read_json(path)
+        sound = _is_shallow(manifest) and _is_manifest(manifest)
+    except (ValueError, LookupError, TypeError, AttributeError):
         sound = False
     if not sound:
         raise ValueError(f"{path} is not a manifest of qa-fast predict; remove it or name another")
     return manifest
+
+
+def _is_manifest(found: Any) -> bool:
+    """Whether ``found`` has what is taken from a manifest; an error is a no, too."""
+    settings, rows, done = found["settings"], found["rows"], found["status"] == "complete"
+    counts = [settings["part_rows"], settings["num_shards"]]
+    if done or rows is not None:
+        counts.append(rows)
+    sizes = [found["written"], found["rejected"]] if done else []
+    for session in found["sessions"]:
+        sizes += [session["seconds"], session["questions"], *session["stages"].values()]
+    return (
+        (done or found["status"] == "running")
+        and isinstance(settings, dict)
+        and settings["num_shards"] <= MOST_SHARDS
+        and settings["options"]["scoring"] in ("probability", "shared", "logit")
+        and all(type(count) is int and count > 0 for count in counts)
+        and all(type(size) in (int, float) and 0 <= size < 1e15 for size in sizes)
+    )
+
+
+def _is_shallow(value: object, levels: int = 16) -> bool:
+    """Whether lists and objects are nested in no more levels than a manifest's."""
+    level = [value]
+    for _ in range(levels):
+        holders = [x for x in level if isinstance(x, (dict, list))]
+        level = [x for y in holders for x in (y.values() if isinstance(y, dict) else y)]
+    return not level
+
+
+def is_unbegun(output: Output) -> bool:
+    """Whether the run in ``output``, of one process, has finished no part: nothing to go on with."""
+    alone = all(
+        manifest["status"] == "running" and manifest["settings"]["num_shards"] == 1
+        for manifest in find_manifests(output)
+    )
+    return alone and not any(output.folder.glob("part-*"))
 
 
 def check_settings(output: Output, settings: Mapping[str, Any]) -> None:
@@ -88,7 +134,7 @@ def check_settings(output: Output, settings: Mapping[str, Any]) -> None:
             for name in {**before, **now}
             if before.get(name) != now.get(name)
         ]
-        if changes:
+        if changes and not (settings["num_shards"] == 1 and is_unbegun(output)):
             raise ValueError(
                 f"{output.path} holds a run with other settings: {'; '.join(changes)}. Give the same "
                 "ones to go on with it, name another output, or remove it"
@@ -156,7 +202,8 @@ def merge(name: str | Path) -> dict[str, Any]:
         if missing:
             raise ValueError(
                 f"{output.path}: of {num_shards} processes, those with --shard-index "
-                f"{', '.join(missing)} have not finished; run them again, then merge"
+                f"{', '.join(missing[:20])}{' ...' if missing[20:] else ''} have not finished; run them "
+                "again, then merge"
             )
         for shard in manifests[1:]:
             if shard["settings"] != manifests[0]["settings"]:
@@ -191,7 +238,7 @@ def finish(output: Output, manifest: dict[str, Any]) -> dict[str, Any]:
     elif output.kind != "folder":
         with atomic(output.path) as temporary:
             writers[output.kind](_predictions(output, parts), temporary)
-    if rejected := [part for part in parts if (output.folder / part.rejects).exists()]:
+    if rejected := [part for part in parts if is_own_file(output.folder / part.rejects)]:
         with atomic(output.rejects) as temporary, temporary.open("wb") as file:
             for part in rejected:
                 with (output.folder / part.rejects).open("rb") as more:
@@ -213,8 +260,12 @@ def _predictions(output: Output, parts: Iterable[Part]) -> Iterator[Prediction]:
 
 def _write_run_qa(output: Output, parts: Iterable[Part], scoring: Any) -> None:
     staged = output.folder / _STAGED
+    if staged.is_symlink():  # somebody else's, and a way out of the folder
+        staged.unlink()
     staged.mkdir(exist_ok=True)
-    written = write_run_qa(_predictions(output, parts), staged / output.path.name, scoring=scoring)
+    with naming(output.path):
+        predictions = _predictions(output, parts)
+        written = write_run_qa(predictions, staged / output.path.name, scoring=scoring)
     for file in written:
         with atomic(output.path.with_name(file.name)) as temporary:
             file.replace(temporary)
@@ -226,7 +277,7 @@ def _remove_work(output: Output) -> None:
     names = [_SHARD_MANIFEST.pattern, r"rejects-\d{6,}\.jsonl", rf"\..*{TEMPORARY}"]
     if output.kind != "folder":
         names += [r"manifest\.json", r"part-\d{6,}\.parquet", r"\.lock-.*"]
-        shutil.rmtree(folder / _STAGED, ignore_errors=True)
+        shutil.rmtree(folder / _STAGED, ignore_errors=True)  # not through a link
     for path in folder.iterdir() if folder.is_dir() else ():
         if any(re.fullmatch(name, path.name) for name in names):
             path.unlink()

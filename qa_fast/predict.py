@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
@@ -19,11 +20,12 @@ from .answering import DEFAULTS, Answering, OnError, Reject
 from .chunks import default_doc_stride, default_max_seq_len
 from .datasets import open_source
 from .engine import Engine, Options, Stats, check_count
+from .files import Watch
 from .manifest import (
     check_settings,
-    find_manifests,
     finish,
     is_complete,
+    is_unbegun,
     merge,
     read_manifest,
     shard_manifest,
@@ -34,6 +36,7 @@ from .processes import run_processes
 from .provenance import engine_settings, model_name, versions
 from .rows import Columns, Row
 from .shards import (
+    MOST_SHARDS,
     Output,
     Part,
     finished_part,
@@ -44,6 +47,7 @@ from .shards import (
     write_part,
 )
 from .sources import Source
+from .stopping import Interrupted, OnInterrupt, Stopping
 
 _MOST_PART_ROWS, _LEAST_PART_ROWS = 8192, 256
 _PARTS = 64  # that many, where the sizes above allow it
@@ -71,10 +75,6 @@ class Run:
     manifest: dict[str, Any]
 
 
-class Interrupted(KeyboardInterrupt):
-    """A run was stopped by Ctrl-C; the message says how far it is and how it goes on."""
-
-
 def predict(
     source: Any,
     output: str | Path,
@@ -94,6 +94,7 @@ def predict(
     subset: str | None = None,
     limit: int | None = None,
     on_error: OnError = "fail",
+    on_interrupt: OnInterrupt = "drop",
     null_threshold: float = 0.0,
     part_rows: int | None = None,
     num_shards: int = 1,
@@ -130,6 +131,9 @@ def predict(
         limit: answer only so many rows.
         on_error: "fail" at a row that cannot be answered; or "skip" it, and list it with its place and
             the reason in a file of rejects.
+        on_interrupt: what Ctrl-C does to the part at hand: "drop" it; or "finish" it, and drop it only
+            at a second Ctrl-C. SIGTERM then finishes it too. For programs that may set the handlers of
+            signals, which the main thread alone can.
         null_threshold: with ``handle_impossible_answer``, by how much the null score must exceed that of
             the best span for the answer to be "".
         part_rows: rows of a part, the most that a crash can cost; None for 256 to 8,192, by the size of
@@ -145,9 +149,9 @@ def predict(
     Raises:
         OSError: a file that cannot be read or written.
         ValueError: an argument that cannot be used; settings that are not those of the run in
-            ``output``; another process that is writing there; with ``on_error="fail"`` a row that cannot
-            be answered.
-        Interrupted: Ctrl-C. The part at hand is dropped.
+            ``output``; another process that is writing there; a file of the data that changes while it
+            is read; with ``on_error="fail"`` a row that cannot be answered.
+        Interrupted: stopped by a signal; a `KeyboardInterrupt`, whose message says how to go on.
 
     Example:
         >>> import tempfile
@@ -160,7 +164,10 @@ def predict(
     answering = Answering(Options(**{**DEFAULTS, **options}), null_threshold, on_error)
     _check_counts(limit, part_rows, num_shards, shard_index)
     target = Output.of(output)
+    if on_interrupt not in get_args(OnInterrupt):
+        raise ValueError(f"on_interrupt must be 'drop' or 'finish'; got {on_interrupt!r}")
     data = open_source(source, columns=columns, split=split, subset=subset)
+    watch = Watch(data.files)
     rows = _count(data, limit, num_shards)
     if target.kind == "run_qa":
         _check_ids(data, rows)
@@ -184,13 +191,14 @@ def predict(
             "subset": subset,
             "limit": limit,
             "on_error": on_error,
+            "on_interrupt": on_interrupt,
             "null_threshold": null_threshold,
             "part_rows": part_rows,
             **options,
         }
         jobs = _jobs(arguments, data, devices, num_shards, shard_index)
-        with _reporter(progress, rows, 0) as report:
-            run_processes(jobs, report)
+        with _told(target, data), _reporter(progress, rows, 0) as report:
+            run_processes(jobs, report, on_interrupt)
         if num_shards == 1:
             return _outcome(target, merge(output))
         mine = [shard_manifest(target, job["num_shards"], job["shard_index"]) for job in jobs]
@@ -213,7 +221,7 @@ def predict(
             "versions": versions(),
         }
         check_settings(target, settings)
-        if settings["input"] is None and find_manifests(target):
+        if settings["input"] is None and not is_unbegun(target):
             raise ValueError(
                 f"{target.path} holds a run, and whether that was on the same data cannot be told, as "
                 f"{data.name} is no file; name another output, or remove it"
@@ -234,23 +242,34 @@ def predict(
         write_json(path, manifest)
         # Processes that began at the same time see each other here at the latest.
         check_settings(target, settings)
-        parts = plan_parts(rows, part_rows, num_shards, shard_index)
+        parts: Iterable[Part] = plan_parts(rows, part_rows, num_shards, shard_index)
         missing, total = parts, None
         if rows is not None:
+            parts = list(parts)
             remove_unfinished(target.folder, parts)
             missing = [part for part in parts if finished_part(target.folder, part) is None]
             total = _size(parts)
+        stopping = Stopping() if on_interrupt == "finish" else nullcontext(Stopping())
         with (
+            _told(target, data),
             _session(manifest, path, engine),
             _reporter(progress, total, 0 if total is None else total - _size(missing)) as report,
+            stopping as stop,
         ):
             end = 0
-            for part, predictions, rejects in _answer(
-                data, missing, rows or limit, answering, engine, report
-            ):
-                write_part(target.folder, part, predictions, rejects)
-                end = part.start + len(predictions) + len(rejects)
+            todo = _until_stopped(missing, stop)
+            answers = _answer(data, todo, rows or limit, answering, engine, report)
+            try:
+                for part, predictions, rejects in answers:
+                    watch.check()
+                    write_part(target.folder, part, predictions, rejects)
+                    end = part.start + len(predictions) + len(rejects)
+            except (ValueError, OSError):
+                watch.check()  # where the data changed, that is what to tell
+                raise
         if rows is None:
+            if not end:
+                raise ValueError(f"{data.name} holds no questions")
             manifest["rows"] = end
         if num_shards == 1:
             return _outcome(target, finish(target, manifest))
@@ -260,6 +279,13 @@ def predict(
         manifest["status"] = "complete"
         write_json(path, manifest)
         return _outcome(target, manifest)
+
+
+def _until_stopped(parts: Iterable[Part], stop: Stopping) -> Iterator[Part]:
+    for part in parts:
+        if stop.signal is not None:
+            raise Interrupted("", stop.signal)
+        yield part
 
 
 def _answer(
@@ -303,6 +329,8 @@ def _check_counts(
     ):
         if number is not None:
             check_count(name, number, least)
+    if num_shards > MOST_SHARDS:
+        raise ValueError(f"num_shards must be at most {MOST_SHARDS}; got {num_shards}")
     if shard_index >= num_shards:
         raise ValueError(
             f"shard_index counts from 0 and must be below num_shards ({num_shards}); got {shard_index}"
@@ -405,11 +433,6 @@ def _session(manifest: dict[str, Any], path: Path, engine: Engine) -> Iterator[N
     began, clock = datetime.now(timezone.utc), perf_counter()
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped; the parts that are finished are in {path.parent}, and the same command goes on "
-            "with the others"
-        ) from None
     finally:
         counters = asdict(engine.stats)
         stages = {name: x for name, x in counters.items() if isinstance(x, float)}  # seconds
@@ -425,6 +448,21 @@ def _session(manifest: dict[str, Any], path: Path, engine: Engine) -> Iterator[N
         )
         with suppress(OSError):  # a full disk, of which the error above tells
             write_json(path, manifest)
+
+
+@contextmanager
+def _told(target: Output, data: Source) -> Iterator[None]:
+    """Says of an interrupt how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        then = "and the same command goes on with the others"
+        if not data.files and data.fingerprint() is None:
+            then = f"but {data.name} cannot be read again: remove them to begin anew"
+        raise Interrupted(
+            f"stopped; the parts that are finished are in {target.folder}, {then}",
+            getattr(stopped, "signal", signal.SIGINT),
+        ) from None
 
 
 def _device_name(device: torch.device) -> str:

@@ -10,19 +10,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from math import exp, inf, log
+from math import exp, inf, isnan, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .answers import Answer
-from .sources import (
+from .files import (
     begins_json_lines,
     chain_line,
     first_line,
     import_pyarrow_parquet,
+    open_file,
     parquet_files,
+    parse_json,
     read_records,
 )
+from .rows import MOST_CHARACTERS, shown
 
 if TYPE_CHECKING:
     import pyarrow
@@ -119,16 +122,16 @@ def read_predictions(source: str | Path) -> Iterator[Prediction]:
         for file in parquet_files(path):
             yield from _read_parquet(file)
         return
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         line, first = first_line(stream)
-        if not begins_json_lines(first) or "id" not in json.loads(first):
+        if not begins_json_lines(first) or "id" not in parse_json(first):
             yield from _read_official(first + stream.read(), path)
             return
         for number, text in enumerate(chain_line(first, stream), line + 1):
             if not text.isspace():
                 place = f"{path} line {number}"
                 try:
-                    record = json.loads(text)
+                    record = parse_json(text)
                 except ValueError as error:
                     raise ValueError(f"{place}: not JSON: {error}") from None
                 yield _prediction(record, place)
@@ -143,19 +146,60 @@ def _read_parquet(path: Path) -> Iterator[Prediction]:
 
 def _prediction(record: object, place: str) -> Prediction:
     if not isinstance(record, Mapping) or not {"id", "answer"} <= record.keys():
-        found = list(record) if isinstance(record, Mapping) else type(record).__name__
+        found = shown(list(record) if isinstance(record, Mapping) else record)
         raise ValueError(f"{place}: a prediction has an id and an answer; got {found}")
-    known: dict[str, Any] = {column.name: record.get(column.name) for column in fields(Prediction)}
-    for name in ("id", "answer"):
-        if not isinstance(known[name], str):
-            raise ValueError(f"{place}: {name} must be a text; got {known[name]!r}")
-    known["n_best"] = known["n_best"] or []
-    return Prediction(**known)
+    n_best = record.get("n_best") or []
+    if not isinstance(n_best, list) or not all(isinstance(entry, Mapping) for entry in n_best):
+        raise ValueError(f"{place}: n_best must be a list of answers; got {shown(n_best)}")
+    return Prediction(
+        id=_text(record["id"], "id", place),
+        **_answer(record, place),
+        null_score=_score(record.get("null_score"), "null_score", place),
+        n_best=[_answer(entry, place) for entry in n_best],
+        chunks=_whole(record.get("chunks"), "chunks", place),
+    )
+
+
+def _answer(record: Mapping[str, Any], place: str) -> Any:
+    """The fields of an `Answer`, where a file may leave out all but the text."""
+    return {
+        "score": _score(record.get("score"), "score", place),
+        "start": _whole(record.get("start"), "start", place),
+        "end": _whole(record.get("end"), "end", place),
+        "answer": _text(record.get("answer"), "answer", place),
+    }
+
+
+def _text(value: object, name: str, place: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: {name} must be a text; got {shown(value)}")
+    return value
+
+
+def _score(value: Any, name: str, place: str) -> float | None:
+    """A score; minus infinity is one, of what can never be the answer."""
+    if value is None:
+        return None
+    kind = type(value)
+    if (kind is float and not isnan(value) and value != inf) or (
+        kind is int and abs(value) < _LARGEST_ODDS
+    ):
+        return value
+    raise ValueError(f"{place}: {name} must be a number or null; got {shown(value)}")
+
+
+def _whole(value: Any, name: str, place: str) -> int | None:
+    if value is None or (type(value) is int and 0 <= value < MOST_CHARACTERS):
+        return value
+    raise ValueError(
+        f"{place}: {name} must be a whole number from 0 to {MOST_CHARACTERS - 1}, or null; got "
+        f"{shown(value)}"
+    )
 
 
 def _read_official(text: bytes, path: Path) -> Iterator[Prediction]:
     try:
-        found = json.loads(text)
+        found = parse_json(text, unique=True)
     except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
     if not isinstance(found, dict):
@@ -166,28 +210,24 @@ def _read_official(text: bytes, path: Path) -> Iterator[Prediction]:
         if isinstance(value, str):
             yield Prediction(id_, value)
         elif isinstance(value, list) and all(isinstance(x, Mapping) and "text" in x for x in value):
-            yield _from_n_best(id_, value)
+            yield _from_n_best(id_, value, f"{path}: id {id_!r}")
         else:
             raise ValueError(
                 f"{path}: the value of id {id_!r} must be a text or a list of answers with a text; "
-                f"got {str(value)[:60]}"
+                f"got {shown(value)}"
             )
 
 
-def _from_n_best(id_: str, entries: list[Mapping[str, Any]]) -> Prediction:
+def _from_n_best(id_: str, entries: list[Mapping[str, Any]], place: str) -> Prediction:
     n_best: list[Any] = []
     for entry in entries:
-        score = entry.get("score")
-        if score is None and "start_logit" in entry:
-            score = entry["start_logit"] + entry["end_logit"]
-        n_best.append(
-            {
-                "score": entry.get("probability") if score is None else score,
-                "start": entry.get("start"),
-                "end": entry.get("end"),
-                "answer": entry["text"],
-            }
+        start, end = (
+            _score(entry.get(f"{x}_logit"), f"{x}_logit", place) for x in ("start", "end")
         )
+        score = entry.get("score")
+        if score is None:
+            score = entry.get("probability") if start is None or end is None else start + end
+        n_best.append(_answer({**entry, "score": score, "answer": entry["text"]}, place))
     best = n_best[0] if n_best else {"score": None, "start": None, "end": None, "answer": ""}
     null_score = next((answer["score"] for answer in n_best if not answer["answer"]), None)
     return Prediction(id_, **best, null_score=null_score, n_best=n_best)
@@ -239,7 +279,8 @@ def write_parquet(predictions: Iterable[Prediction], path: str | Path) -> None:
 
 def write_jsonl(predictions: Iterable[Prediction], path: str | Path) -> None:
     """Write one JSON object a line, with the fields of `Prediction`."""
-    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
+    # A lone surrogate becomes its escape in JSON.
+    with Path(path).open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for prediction in predictions:
             file.write(json.dumps(asdict(prediction), ensure_ascii=False) + "\n")
 
@@ -279,7 +320,7 @@ def write_run_qa(
     files = run_qa_files(path)[: len(contents)]
     for file, content in zip(files, contents, strict=True):
         text = json.dumps(content, indent=4, ensure_ascii=False)
-        file.write_text(text + "\n", encoding="utf-8", newline="\n")
+        file.write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
     return files
 
 

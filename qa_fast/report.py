@@ -29,6 +29,7 @@ from .plots import (
     threshold_plot,
 )
 from .results import versions
+from .shards import write_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -97,7 +98,7 @@ def write_report(
         )
     )
     # A lone surrogate, which is in no encoding, becomes a visible escape.
-    Path(path).write_bytes(page.encode("utf-8", "backslashreplace"))
+    write_file(Path(path), page.encode("utf-8", "backslashreplace"))
 
 
 # --- templates ----------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from typing import Any
 
 from . import __version__
 from .evaluation import Evaluation
+from .files import import_pyarrow_parquet
 from .shards import atomic, write_json
-from .sources import import_pyarrow_parquet
 from .statistics import Reliability
 
 _RECORDED = ("numpy", "pyarrow", "scipy", "tokenizers", "torch", "transformers", "triton")
@@ -84,16 +84,21 @@ def versions() -> dict[str, str]:
 def _details(evaluation: Evaluation) -> Any:
     import pyarrow as pa
 
+    def text(value: str) -> str:
+        # Arrow has no lone surrogates.
+        return value.encode("utf-8", "backslashreplace").decode()
+
     found = evaluation.predictions
     return pa.table(
         {
-            "id": [example.id for example in evaluation.examples],
-            "title": [example.title for example in evaluation.examples],
-            "question": [example.question for example in evaluation.examples],
+            "id": [text(example.id) for example in evaluation.examples],
+            "title": [text(example.title) for example in evaluation.examples],
+            "question": [text(example.question) for example in evaluation.examples],
             "answers": pa.array(
-                [[*(e.answers or ())] for e in evaluation.examples], pa.list_(pa.string())
+                [[text(answer) for answer in e.answers or ()] for e in evaluation.examples],
+                pa.list_(pa.string()),
             ),
-            "prediction": evaluation.answers,
+            "prediction": [text(answer) for answer in evaluation.answers],
             "exact": pa.array(evaluation.scores.exact, pa.float64()),
             "f1": pa.array(evaluation.scores.f1, pa.float64()),
             "predicted": [p is not None for p in found],

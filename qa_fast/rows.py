@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from reprlib import Repr
+
+MOST_CHARACTERS = 1 << 31
+"""No text has so many: a place at or beyond it is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,11 @@ class Row:
 
 
 def row_of(record: object, columns: Columns, number: int, place: str) -> Row:
-    """The row in one record of a data set."""
+    """The row in one record of a data set, which may be an `Example` already."""
     try:
+        if isinstance(record, Example):
+            _id(record.id, "id", number)
+            return Row(number, place, record)
         return Row(number, place, _example(record, columns, number))
     except ValueError as error:
         return Row(number, place, None, str(error))
@@ -105,8 +112,8 @@ def check_columns(present: Iterable[str], columns: Columns) -> None:
     for field, name in columns.items():
         if name in columns.required() and name not in present:
             raise ValueError(
-                f"there is no column {name!r} among {present}; say which one holds the {field} with "
-                f"Columns({field}=...), on the command line with --{field}-column"
+                f"there is no column {name!r} among {_BRIEF.repr(present)}; say which one holds the "
+                f"{field} with Columns({field}=...), on the command line with --{field}-column"
             )
 
 
@@ -118,7 +125,7 @@ def _id(value: object, name: str, number: int) -> str:
     try:
         str(value).encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{name} is not valid Unicode: {value!a}") from None
+        raise ValueError(f"{name} is not valid Unicode: {ascii(value)[:60]}") from None
     return str(value)
 
 
@@ -141,9 +148,13 @@ def _answers(value: object, name: str) -> tuple[tuple[str, ...] | None, tuple[in
         raise ValueError(
             f"{name} must be texts, or {{'text': [...], 'answer_start': [...]}}; got {shown(value)}"
         )
-    if not starts or None in starts:
+    if not starts or (isinstance(starts, list) and None in starts):
         return tuple(texts), ()
-    if len(starts) != len(texts) or not all(type(start) is int for start in starts):
+    if (
+        not isinstance(starts, list)
+        or len(starts) != len(texts)
+        or not all(type(start) is int and 0 <= start < MOST_CHARACTERS for start in starts)
+    ):
         raise ValueError(
             f"{name} has {len(texts)} texts, which need as many whole numbers as answer_start; got "
             f"{shown(starts)}"
@@ -153,5 +164,10 @@ def _answers(value: object, name: str) -> tuple[tuple[str, ...] | None, tuple[in
 
 def shown(value: object) -> str:
     """The type and the value, short, for an error message."""
-    text = repr(value)
+    text = _BRIEF.repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+# Of a long or deeply nested value only the beginning is looked at.
+_BRIEF = Repr()
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxstring = 3, 20, 20, 60

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .files import import_pyarrow_parquet, open_parquet, parse_json
 from .predictions import Prediction, run_qa_files, to_table
-from .sources import import_pyarrow_parquet
 
 if TYPE_CHECKING:
     from .answering import Reject
@@ -35,6 +36,7 @@ _SUFFIXES: dict[str, Kind] = {
     "": "folder",
 }
 _PART_KEY = b"qa_fast.part"
+MOST_SHARDS = 99_999  # names of files have five digits for them
 TEMPORARY = ".unfinished"
 
 
@@ -115,7 +117,7 @@ class Part:
 
 def plan_parts(
     rows: int | None, part_rows: int, num_shards: int = 1, shard_index: int = 0
-) -> Iterable[Part]:
+) -> Iterator[Part]:
     """The parts that process ``shard_index`` of ``num_shards`` makes.
 
     Args:
@@ -132,7 +134,7 @@ def plan_parts(
         return (Part(k, k * part_rows, (k + 1) * part_rows) for k in count())
     parts = -(-rows // part_rows)
     mine = range(parts * shard_index // num_shards, parts * (shard_index + 1) // num_shards)
-    return [Part(k, k * part_rows, min((k + 1) * part_rows, rows)) for k in mine]
+    return (Part(k, k * part_rows, min((k + 1) * part_rows, rows)) for k in mine)
 
 
 def shards_from_environment(environ: Mapping[str, str]) -> tuple[int, int]:
@@ -175,25 +177,55 @@ def atomic(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``; what is written there appears as ``path`` at the end, whole.
 
     After the block has ended the file is on the disk, its name too. If the block raises, nothing is
-    left.
+    left. An `OSError` names ``path``.
     """
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path, temporary):
+            # A link that somebody put there would lead to another file.
+            temporary.unlink(missing_ok=True)
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Gives ``path`` as its name to an `OSError` with no name, as of a full disk, or ``temporary``'s."""
+    try:
+        yield
+    except OSError as error:
+        if not error.errno or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that was asked for by name: whole or not at all.
+
+    Behind a link the file that it leads to is written; into a device or a pipe, straight.
+    """
+    if path.exists() and not path.is_file():
+        with naming(path):
+            path.write_bytes(data)
+        return
+    with atomic(path.resolve()) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` atomically."""
     with atomic(path) as temporary:
-        text = json.dumps(value, indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        # A lone surrogate, as of a file's name in another encoding, becomes its escape in JSON.
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def _sync_folder(path: Path) -> None:
@@ -219,7 +251,8 @@ def locked(folder: Path, name: str) -> Iterator[None]:
     path = folder / f".lock-{name}"
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with os.fdopen(handle, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -261,13 +294,19 @@ def write_part(
 def finished_part(folder: Path, part: Part) -> dict[str, Any] | None:
     """What the file of ``part`` holds: file, rows, written, rejected, bytes; None if it is not there."""
     path = folder / part.file
-    if not path.exists():
+    if not is_own_file(path):
         return None
-    metadata = import_pyarrow_parquet().read_metadata(path)
-    note = json.loads((metadata.metadata or {}).get(_PART_KEY, b"{}"))
-    start, stop = note.get("rows", (-1, -1))
-    rejected = note.get("rejected", 0)
-    if start != part.start or stop > part.stop or metadata.num_rows + rejected != stop - start:
+    try:
+        with open_parquet(path) as file:
+            metadata = file.metadata
+        note = parse_json((metadata.metadata or {}).get(_PART_KEY, b"{}"))
+        (start, stop), rejected = note["rows"], note["rejected"]
+        sound = all(type(number) is int for number in (start, stop, rejected))
+        sound = sound and start == part.start and stop <= part.stop
+        sound = sound and 0 <= rejected == stop - start - metadata.num_rows
+    except (ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
         raise ValueError(
             f"{path} does not hold rows {part.start} to {part.stop} of this run; remove it, and the "
             "same command makes it again"
@@ -281,6 +320,20 @@ def finished_part(folder: Path, part: Part) -> dict[str, Any] | None:
     }
 
 
+def is_own_file(path: Path) -> bool:
+    """Whether ``path`` is there; a ValueError where it is a link or the like, which no run makes."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(mode):
+        raise ValueError(
+            f"{path} is not a file of this run, but a link or a folder, which may lead to files of "
+            "others; remove it, and the same command makes the file again"
+        )
+    return True
+
+
 def remove_unfinished(folder: Path, parts: Iterable[Part]) -> None:
     """Remove what a killed process left of ``parts``."""
     names = {f".{name}{TEMPORARY}" for part in parts for name in (part.file, part.rejects)}
@@ -290,7 +343,7 @@ def remove_unfinished(folder: Path, parts: Iterable[Part]) -> None:
 
 
 def _write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for reject in rejects:
             record = {
                 "row": reject.row,

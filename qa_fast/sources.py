@@ -6,19 +6,25 @@ a SQuAD JSON file is one value and is loaded whole.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from .rows import Columns, Example, Row, check_columns, row_of, shown
-
-_BATCH_ROWS = 256
-_HASHED_WHOLE = 64 << 20  # bytes; of a larger file, samples are hashed
-_SAMPLE, _SAMPLES = 1 << 20, 64
+from .files import (
+    begins_json_lines,
+    chain_line,
+    fingerprint,
+    first_line,
+    is_pipe,
+    open_file,
+    open_parquet,
+    parquet_files,
+    parse_json,
+    row_group,
+)
+from .rows import Columns, Row, check_columns, row_of, shown
 
 
 class Source(Protocol):
@@ -27,10 +33,12 @@ class Source(Protocol):
     Attributes:
         name: what to call it in a sentence.
         rereadable: whether `rows` can be called more than once.
+        files: what it is read from, which must not change meanwhile; none where there are no files.
     """
 
     name: str
     rereadable: bool
+    files: list[Path]
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
         """Rows ``start`` to ``stop`` - 1, or to the last."""
@@ -52,21 +60,17 @@ class Source(Protocol):
 
 
 class JsonSource:
-    """SQuAD JSON or JSONL, in a file or on standard input."""
+    """SQuAD JSON or JSONL, in a file, a named pipe or on standard input."""
 
     def __init__(self, path: Path | None, columns: Columns) -> None:
         self.name = "standard input" if path is None else str(path)
-        self.rereadable = path is not None
+        self.files = [] if path is None or is_pipe(path) else [path]
+        self.rereadable = bool(self.files)
         self._path = path
         self._columns = columns
 
     def _open(self) -> BinaryIO:
-        if self._path is None:
-            return sys.stdin.buffer
-        try:
-            return self._path.open("rb")
-        except OSError as error:
-            raise type(error)(f"{self.name}: {error.strerror}") from None
+        return sys.stdin.buffer if self._path is None else open_file(self._path)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
         """See `Source`."""
@@ -94,8 +98,8 @@ class JsonSource:
                 return
             place = f"{self.name} line {line}"
             try:
-                record = json.loads(text)
-            except ValueError as error:  # not JSON, or not UTF-8
+                record = parse_json(text)
+            except ValueError as error:
                 yield Row(number, place, None, f"not JSON: {error}")
             else:
                 yield row_of(record, self._columns, number, place)
@@ -104,7 +108,7 @@ class JsonSource:
         if not text.strip():
             raise ValueError(f"{self.name} is empty; give it some questions")
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError as error:
             raise ValueError(
                 f"{self.name} is neither JSON ({error}) nor JSONL with an object on every line"
@@ -151,7 +155,7 @@ class JsonSource:
 
     def count(self) -> int | None:
         """See `Source`."""
-        if self._path is None:
+        if not self.rereadable:
             return None
         with self._open() as file:
             _, first = first_line(file)
@@ -161,31 +165,7 @@ class JsonSource:
 
     def fingerprint(self) -> object:
         """See `Source`."""
-        return None if self._path is None else [_file_fingerprint(self._path)]
-
-
-def first_line(file: BinaryIO) -> tuple[int, bytes]:
-    """The number of blank lines at the beginning, and the line after them, without a BOM."""
-    for number, line in enumerate(file):
-        line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.strip():
-            return number, line
-    return 0, b""
-
-
-def chain_line(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    """The line that was read to look at it, and the lines after it."""
-    yield first
-    yield from rest
-
-
-def begins_json_lines(line: bytes) -> bool:
-    """Whether ``line`` is an object by itself, and not a whole SQuAD file."""
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(value, dict) and not isinstance(value.get("data"), list)
+        return [fingerprint(path) for path in self.files] or None
 
 
 def _list(holder: object, key: str, place: str) -> list[Any]:
@@ -206,13 +186,13 @@ class ParquetSource:
     def __init__(self, path: Path, columns: Columns) -> None:
         self.name = str(path)
         self._columns = columns
-        self._files = parquet_files(path)
+        self.files = parquet_files(path)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
         """See `Source`."""
         first = 0  # number of the first row of the row group at hand
-        for path in self._files:
-            with _parquet(path) as file:
+        for path in self.files:
+            with open_parquet(path) as file:
                 names = self._present(path, file.schema_arrow.names)
                 in_file = 0
                 for group in range(file.num_row_groups):
@@ -220,7 +200,7 @@ class ParquetSource:
                     if stop is not None and first >= stop:
                         return
                     if first + size > start:
-                        records = _records(file, group, names)
+                        records = row_group(path, file, group, names)
                         low = max(start - first, 0)
                         high = size if stop is None else min(size, stop - first)
                         for i, record in enumerate(islice(records, low, high), low):
@@ -239,77 +219,14 @@ class ParquetSource:
     def count(self) -> int | None:
         """See `Source`."""
         total = 0
-        for path in self._files:
-            with _parquet(path) as file:
+        for path in self.files:
+            with open_parquet(path) as file:
                 total += file.metadata.num_rows
         return total
 
     def fingerprint(self) -> object:
         """See `Source`."""
-        return [_file_fingerprint(path) for path in self._files]
-
-
-def parquet_files(path: Path) -> list[Path]:
-    """The Parquet file ``path``, or those in the folder ``path``, by name."""
-    if not path.is_dir():
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file")
-        return [path]
-    files = sorted(
-        file
-        for file in path.rglob("*.parquet")
-        # Names that begin so are not data, by the convention of Hive and Spark.
-        if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
-    )
-    if not files:
-        raise FileNotFoundError(f"{path}: there is no .parquet file in this folder")
-    return files
-
-
-def _parquet(path: Path) -> Any:
-    """An open ``pyarrow.parquet.ParquetFile``."""
-    parquet = import_pyarrow_parquet()
-    try:
-        # Without the buffer a row group is read page by page, not whole.
-        return parquet.ParquetFile(path, pre_buffer=False)
-    except ValueError as error:  # of pyarrow
-        raise ValueError(f"{path}: not a Parquet file that can be read ({error})") from None
-
-
-def _records(file: Any, group: int, names: list[str]) -> Iterator[dict[str, Any]]:
-    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
-        yield from batch.to_pylist()
-
-
-def read_records(path: Path, names: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, with those of the columns ``names`` that it has."""
-    with _parquet(path) as file:
-        present = [name for name in names if name in file.schema_arrow.names]
-        for group in range(file.num_row_groups):
-            yield from _records(file, group, present)
-
-
-def import_pyarrow_parquet() -> Any:
-    """The module ``pyarrow.parquet``, which comes with the extra ``eval``."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError("Parquet needs pyarrow: pip install 'qa-fast[eval]'") from error
-    return pyarrow.parquet
-
-
-def _file_fingerprint(path: Path) -> dict[str, object]:
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        if size <= _HASHED_WHOLE:
-            while block := file.read(_SAMPLE):
-                digest.update(block)
-        else:
-            for i in range(_SAMPLES):
-                file.seek((size - _SAMPLE) * i // (_SAMPLES - 1))
-                digest.update(file.read(_SAMPLE))
-    return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
+        return [fingerprint(path) for path in self.files]
 
 
 # --- rows in memory and data sets of Hugging Face -----------------------------------------------
@@ -321,6 +238,7 @@ class RowsSource:
     def __init__(self, data: Any, columns: Columns, name: str) -> None:
         self.name = name
         self.rereadable = iter(data) is not data
+        self.files: list[Path] = []
         self._data = data
         self._columns = columns
 
@@ -332,11 +250,7 @@ class RowsSource:
         else:
             data = islice(self._data, start, stop)
         for number, record in enumerate(data, start):
-            place = f"{self.name} row {number}"
-            if isinstance(record, Example):
-                yield Row(number, place, record)
-            else:
-                yield row_of(record, self._columns, number, place)
+            yield row_of(record, self._columns, number, f"{self.name} row {number}")
 
     def count(self) -> int | None:
         """See `Source`."""

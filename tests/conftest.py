@@ -7,9 +7,11 @@ in every run; ``--hypothesis-profile=deep`` draws a hundred times as many, new o
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,3 +47,20 @@ def folder(tmp_path: Path) -> Path:
     for entry in Path(__file__).parents[1].iterdir():
         (tmp_path / entry.name).symlink_to(entry)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def fork() -> Any:
+    """Starts processes that have PyTorch loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    loaded = ["pandas", "pyarrow.parquet", "transformers.models.bert.modeling_bert"]
+    context.set_forkserver_preload(["qa_fast.predict", "qa_fast.cli", *loaded])
+
+    def start(code: str, **names: Any) -> Any:
+        # One thread each: several of them share the cores with the tests.
+        threads = "import torch; torch.set_num_threads(1)\n"
+        process = context.Process(target=exec, args=(threads + code, names))
+        process.start()
+        return process
+
+    return start

@@ -9,6 +9,9 @@ from qa_fast.predictions import Prediction
 SCRIPT = "<script>window.pwned = 1</script>"
 LONG = "wor🤗d " * 170_000  # a megabyte
 
+# A title, a link, a colour by one byte, a bell, a line drawn over, a line turned round.
+TERMINAL = "\x1b]0;pwned\x07\x1b]8;;http://x/\x1b\\link\x1b]8;;\x07\x9b31mred\x08\rover\x7f\u202eturned\u2028"
+
 HOSTILE = {
     "script": SCRIPT,
     "end of a script": f"</script>{SCRIPT}",
@@ -19,6 +22,7 @@ HOSTILE = {
     "entity": "&lt;script&gt; &amp; &#x202e;",
     "right to left": "abc \u202edef\u202c \u2067ghi\u2069 שלום",
     "separators": "a\u2028b\u2029c\x00d\x0be",
+    "terminal": TERMINAL,
     "astral": "🤗 𝔸da 👩\u200d👧",
 }
 

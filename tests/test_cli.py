@@ -258,6 +258,13 @@ def test_help_names_every_option_its_default_and_examples() -> None:
     assert 'qa-fast ask "Who wrote it?" --context notes.txt' in result.stdout
 
 
+def test_help_tells_the_exit_codes() -> None:
+    result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120", "NO_COLOR": "1"})
+    assert result.exit_code == 0
+    assert "Exit codes: 0 done; 1 a bug" in result.stdout
+    assert "130 stopped by Ctrl-C; 143 stopped by SIGTERM" in " ".join(result.stdout.split())
+
+
 def test_no_arguments_prints_the_help() -> None:
     result = CliRunner().invoke(app, [])
     assert result.exit_code in (0, 2)  # Typer's choice, which differs from version to version

@@ -252,7 +252,7 @@ def test_json_that_is_no_data(text: str, message: str, tmp_path: Path) -> None:
 
 
 def test_sources_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"missing\.jsonl: No such file"):
+    with pytest.raises(FileNotFoundError, match=r"No such file .*missing\.jsonl"):
         list(read_examples(tmp_path / "missing.jsonl"))
     with pytest.raises(FileNotFoundError, match="no such file, and no name of a data set"):
         read_examples(tmp_path / "missing").__next__()
@@ -301,5 +301,5 @@ def test_a_large_parquet_file_is_read_as_far_as_needed(tmp_path: Path) -> None:
     path.write_bytes(broken)
     assert [e.id for e in islice(read_examples(path), 1000)] == [str(i) for i in range(1000)]
     assert [row.number for row in open_source(path).rows(1500, 1502)] == [1500, 1501]
-    with pytest.raises(OSError, match=r"page|thrift|Thrift|header"):
+    with pytest.raises(ValueError, match=r"rows\.parquet: row group 2 cannot be read"):
         list(open_source(path).rows(900, 1100))

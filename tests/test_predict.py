@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,8 +169,6 @@ def test_the_manifest_says_how_it_was_made(data: Path, model: Path, tmp_path: Pa
 
 # --- going on -----------------------------------------------------------------------------------
 
-LOADED = ["pandas", "pyarrow.parquet", "transformers.models.bert.modeling_bert"]
-
 # Runs in a process of its own, which ends by SIGKILL just before the Nth time that it would make
 # something last: a file, a folder, a name.
 KILLED = """
@@ -190,22 +186,6 @@ os.fsync, os.replace, os.unlink = map(counted, (os.fsync, os.replace, os.unlink)
 from qa_fast.predict import predict
 predict(**arguments)
 """
-
-
-@pytest.fixture(scope="module")
-def fork() -> Any:
-    """Starts processes that have PyTorch loaded already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["qa_fast.predict", "qa_fast.cli", *LOADED])
-
-    def start(code: str, **names: Any) -> Any:
-        # One thread each: several of them share the cores with the tests.
-        threads = "import torch; torch.set_num_threads(1)\n"
-        process = context.Process(target=exec, args=(threads + code, names))
-        process.start()
-        return process
-
-    return start
 
 
 @pytest.mark.parametrize("name", ["answers", "predictions.json"])
@@ -249,64 +229,6 @@ def test_killed_at_random_times(
 
 
 KILLS = int(os.environ.get("QA_FAST_TEST_KILLS", "4"))
-
-
-def test_ctrl_c_keeps_the_finished_parts(
-    fork: Any, data: Path, model: Path, wanted: dict[str, Any], tmp_path: Path
-) -> None:
-    command = ["predict", str(data), "-o", str(tmp_path / "answers"), "--model", str(model), *FLAGS]
-    code = """
-import sys, signal
-from qa_fast.cli import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.argv, sys.stderr = ["qa-fast", *command], open(log, "w")
-main()
-"""
-    arguments = {"command": command, "log": str(tmp_path / "log")}
-    process = fork(code, **arguments)
-    while process.is_alive() and not list(tmp_path.glob("answers/part-*")):
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGINT)
-    process.join()
-    told = (tmp_path / "log").read_text()
-    assert process.exitcode == 130, told
-    assert "the same command goes on with the others" in told
-    assert "Traceback" not in told
-    left = contents(tmp_path / "answers")
-    assert 0 < len(left) < 6
-    assert all(left[name] == wanted["answers"][f"answers/{name}"] for name in left)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("answers/part-*")}
-    process = fork(code, **arguments)
-    process.join()
-    assert process.exitcode == 0
-    assert contents(tmp_path / "answers") == {
-        name.removeprefix("answers/"): data for name, data in wanted["answers"].items()
-    }
-    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    manifest = json.loads((tmp_path / "answers" / "manifest.json").read_text())
-    assert len(manifest["sessions"]) == 2
-    assert sum(len(part["rows"]) for part in manifest["parts"]) == 12
-
-
-def test_full_disk(
-    data: Path, model: Path, wanted: dict[str, Any], tmp_path: Path, request: Any
-) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", disk], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("no right to mount a small disk")
-    request.addfinalizer(lambda: subprocess.run(["umount", disk], check=True))
-    arguments = {"model": model, "part_rows": 10, **OPTIONS}
-    with pytest.raises(OSError, match="No space left on device"):
-        predict(data, disk / "answers", **arguments)
-    assert not list(disk.rglob(".*unfinished"))
-    assert 0 < len(list(disk.glob("answers/part-*"))) < 6
-    subprocess.run(["mount", "-o", "remount,size=10m", disk], check=True)
-    predict(data, disk / "answers", **arguments)
-    assert contents(disk) == wanted["answers"]
 
 
 def test_a_finished_run_is_left_alone(data: Path, model: Path, tmp_path: Path) -> None:
@@ -371,37 +293,6 @@ def test_what_others_wrote_is_not_overwritten(
         predict(data, tmp_path / name, model=model)
     assert file.read_text() == "mine"
     (tmp_path / name).is_dir() or file.unlink()
-
-
-def test_a_hostile_or_broken_manifest_reaches_no_other_file(
-    data: Path, model: Path, tmp_path: Path
-) -> None:
-    outside = tmp_path / "precious.parquet"
-    outside.write_text("precious")
-    predict(data, tmp_path / "a", model=model, limit=20, part_rows=10)
-    path = tmp_path / "a" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["status"] = "running"
-    manifest["parts"] = [{"file": "../precious.parquet", "rows": [0, 10]}]
-    manifest["source"] = "../../etc/passwd"
-    path.write_text(json.dumps(manifest))
-    predict(data, tmp_path / "a", model=model, limit=20, part_rows=10)
-    assert outside.read_text() == "precious"
-    assert json.loads(path.read_text())["parts"][0]["file"] == "part-000000.parquet"
-    for text in ("", "[]", '{"status": "running"}', json.dumps({**manifest, "rows": "../x"})):
-        path.write_text(text)
-        with pytest.raises(ValueError, match="is not a manifest of qa-fast predict"):
-            predict(data, tmp_path / "a", model=model, limit=20, part_rows=10)
-
-
-def test_a_part_that_holds_other_rows_is_told(data: Path, model: Path, tmp_path: Path) -> None:
-    predict(data, tmp_path / "a", model=model, limit=20, part_rows=10)
-    part = tmp_path / "a" / "part-000001.parquet"
-    part.write_bytes((tmp_path / "a" / "part-000000.parquet").read_bytes())
-    manifest = tmp_path / "a" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"complete"', '"running"'))
-    with pytest.raises(ValueError, match=r"part-000001\.parquet does not hold rows 10 to 20"):
-        predict(data, tmp_path / "a", model=model, limit=20, part_rows=10)
 
 
 # --- rows that cannot be answered ---------------------------------------------------------------

@@ -106,7 +106,7 @@ def test_na_prob_is_monotone() -> None:
         pytest.param("nope", "not JSON", id="text"),
         pytest.param("[1]", "must be an object from ids to texts; got a list", id="list"),
         pytest.param('{"q": 3}', "value of id 'q' must be a text or a list", id="number"),
-        pytest.param('{"id": "q", "answer": 3}', "line 1: answer must be a text; got 3", id="answer"),
+        pytest.param('{"id": "q", "answer": 3}', "line 1: answer must be a text; got int", id="answer"),
         pytest.param('{"id": "q", "answer": "x"}\n{"id": "r"}', "line 2: a prediction has an id and "
                      "an answer", id="no-answer"),
         pytest.param('{"id": "q", "answer": "x"}\nnope', "line 2: not JSON", id="line"),

@@ -6,13 +6,16 @@ in the arguments answer at once. Bad input is one line on standard error and exi
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from qa_fast import __version__
+from qa_fast.files import explain
 
 from . import ask, compare, evaluate, merge, predict
 from .common import InputError
@@ -31,6 +34,8 @@ class _Group(TyperGroup):
             sys.exit(130)
         except InputError as error:
             message = str(error)
+        except OSError as error:  # of standard output, as files are read and written elsewhere
+            message = f"standard output: {explain(error)}"
         except Exception as error:
             if not hasattr(error, "format_message"):  # a usage error of Typer has it
                 raise
@@ -44,7 +49,13 @@ class _Group(TyperGroup):
         sys.exit(2)
 
 
+EPILOG = """\
+Exit codes: 0 done; 1 a bug, or standard output that nobody reads any more; 2 arguments, data or files
+that cannot be used, told in one line on standard error; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
+"""
+
 app = typer.Typer(
+    epilog=EPILOG,
     cls=_Group,
     add_completion=False,
     no_args_is_help=True,
@@ -56,11 +67,32 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point of the command ``qa-fast``."""
+    # Standard streams that are closed, as a daemon's may be, are None.
+    nothing = Path(os.devnull)
+    sys.stdin = sys.stdin or nothing.open()
+    sys.stdout = sys.stdout or nothing.open("w")
+    sys.stderr = sys.stderr or nothing.open("w")
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets its escape, not a crash.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="qa-fast")
+    try:
+        app(prog_name="qa-fast")
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write out what was printed, so that an error of it is told, and not lost at the end of Python."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # by which `head` says that it has enough
+            sys.exit(1)
+        typer.echo(f"qa-fast: error: standard output: {explain(error)}", err=True)
+        sys.exit(2)
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from qa_fast.files import explain, open_file
 
 from .common import (
     AllowPickle,
@@ -24,7 +25,7 @@ from .common import (
     quiet,
     with_option_names,
 )
-from .terminal import STANDARD_INPUT, SourcedAnswer, display_name, print_answers
+from .terminal import STANDARD_INPUT, SourcedAnswer, display_name, json_line, print_answers
 
 if TYPE_CHECKING:
     from qa_fast.pipeline import QuestionAnsweringPipeline
@@ -143,11 +144,10 @@ def ask(
                 handle_impossible_answer=no_answer,
             )
         except (ValueError, OSError, ImportError) as error:
-            raise InputError(_in_cli_words(str(error), list(texts))) from error
+            raise InputError(_in_cli_words(explain(error), list(texts))) from error
     if as_json:
         found = {"question": question, "answers": [asdict(answer) for answer in answers]}
-        ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
-        typer.echo(json.dumps(found, ensure_ascii=ascii_only))
+        typer.echo(json_line(found))
     else:
         print_answers(Console(highlight=False), answers, texts)
 
@@ -184,15 +184,16 @@ def _read(source: str) -> str:
     """The text of a file exactly as it is, with its byte order mark and line ends."""
     name = display_name(source)
     try:
-        data = sys.stdin.buffer.read() if source == STANDARD_INPUT else Path(source).read_bytes()
+        with sys.stdin.buffer if source == STANDARD_INPUT else open_file(Path(source)) as file:
+            data = file.read()
     except FileNotFoundError:
         raise InputError(f"{name}: no such file: check the path given to --context") from None
     except IsADirectoryError:
         raise InputError(
             f"{name}: is a folder: name the files in it, as in --context {name.rstrip('/')}/*.txt"
         ) from None
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(explain(error)) from error
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -100,6 +100,13 @@ def with_option_names(message: str) -> str:
     return re.sub(rf"\b({names})\b", lambda name: "--" + name[0].replace("_", "-"), message)
 
 
+def input_error(error: Exception) -> InputError:
+    """The error of the library in the words of the command line."""
+    from qa_fast.files import explain
+
+    return InputError(with_option_names(explain(error)))
+
+
 def say(text: str) -> None:
     """Tell the user, on standard error."""
     typer.echo(visible(text), err=True)

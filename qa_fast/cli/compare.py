@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import InputError
-from .terminal import visible
+from .common import InputError, input_error
+from .terminal import json_line, visible
 
 if TYPE_CHECKING:
     from qa_fast.comparison import Comparison, ScoredAnswer
@@ -65,9 +63,9 @@ def compare(
     try:
         found = run_compare(_read(a, data), _read(b, data), seed=seed)
     except (ValueError, OSError, ImportError) as error:
-        raise InputError(str(error)) from error
+        raise input_error(error) from error
     if as_json:
-        typer.echo(json.dumps(_as_dict(found), ensure_ascii=not _utf8()))
+        typer.echo(json_line(_as_dict(found)))
     else:
         _print(found, str(a), str(b), changed)
 
@@ -160,7 +158,3 @@ def _print(found: Comparison, name_a: str, name_b: str, most: int) -> None:
 
 def _text(answer: str) -> str:
     return visible(answer) if answer else "(no answer)"
-
-
-def _utf8() -> bool:
-    return (sys.stdout.encoding or "").lower().startswith("utf")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from enum import Enum
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import AllowPickle, InputError, TrustRemoteCode, quiet, say, with_option_names
+from .common import AllowPickle, InputError, TrustRemoteCode, input_error, quiet, say
 from .terminal import visible
 
 if TYPE_CHECKING:
@@ -242,8 +243,16 @@ def evaluate(
         raise InputError(f"{given} are for --model, which was not given")
     from qa_fast.evaluation import evaluate as run_evaluate
     from qa_fast.rows import Columns
+    from qa_fast.shards import write_file
 
     try:
+        for file in filter(None, (report, out_file)):
+            # Told now, not after a model has answered.
+            if not _is_writable(file.resolve().parent):
+                raise InputError(
+                    f"{file}: cannot be written: its folder {file.resolve().parent} is not there, or "
+                    "this user has no right to write to it"
+                )
         found = run_evaluate(
             data,
             predictions,
@@ -278,9 +287,9 @@ def evaluate(
             )
             say(f"written: {report}")
         if out_file is not None:
-            out_file.write_text(json.dumps(found.metrics), encoding="utf-8")
+            write_file(out_file, json.dumps(found.metrics).encode())
     except (ValueError, OSError, ImportError) as error:
-        raise InputError(with_option_names(str(error))) from error
+        raise input_error(error) from error
     for note in found.notes:
         say(f"note: {note}")
     if as_json or (out_file is None and not sys.stdout.isatty()):
@@ -298,6 +307,11 @@ def _answering(model: str | None, no_answer: bool, **loading: Any) -> dict[str, 
     with quiet():
         qa = pipeline(BUNDLED_MODEL if model == BUNDLED else model, **loading)
     return {"model": qa, "handle_impossible_answer": no_answer, "progress": sys.stderr.isatty()}
+
+
+def _is_writable(folder: Path) -> bool:
+    effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
 def _title(data: str, predictions: Path | None, model: str | None) -> str:

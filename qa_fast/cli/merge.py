@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import InputError, say
+from .common import input_error, say
 
 
 def merge(
@@ -20,5 +20,5 @@ def merge(
     try:
         manifest = run_merge(output)
     except (ValueError, OSError, ImportError) as error:
-        raise InputError(str(error)) from error
+        raise input_error(error) from error
     say(f"{output}: {manifest['written']} answers of {manifest['rows']} rows")

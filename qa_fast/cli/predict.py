@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +17,9 @@ from .common import (
     MaxSeqLen,
     ModelName,
     TrustRemoteCode,
+    input_error,
     quiet,
     say,
-    with_option_names,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ EPILOG = """\
 
 [cyan]qa-fast predict questions.parquet -o answers/ --devices cuda:0,cuda:1[/]
 
-Stopped, killed, out of disk? The same command goes on where it was.
+Stopped, killed, out of disk? The same command goes on where it was. Ctrl-C and SIGTERM let the part at
+hand finish; a second Ctrl-C does not wait for it.
 """
 
 
@@ -289,7 +291,6 @@ def predict(
 ) -> None:
     """Answer every question of a data set; safe to stop, kill and run again."""
     with quiet():
-        from qa_fast.predict import Interrupted
         from qa_fast.predict import predict as run_predict
         from qa_fast.rows import Columns
         from qa_fast.shards import shards_from_environment
@@ -357,13 +358,14 @@ def predict(
                 num_shards=num_shards,
                 shard_index=shard_index,
                 progress=progress,
+                on_interrupt="finish",
                 **answering,
             )
         except (ValueError, OSError, ImportError) as error:
-            raise InputError(with_option_names(str(error))) from error
-        except Interrupted as stopped:
-            say(str(stopped))
-            raise typer.Exit(130) from None
+            raise input_error(error) from error
+        except KeyboardInterrupt as stopped:
+            say(str(stopped) or ("stopped" if ray else "stopped; the same command goes on"))
+            raise typer.Exit(128 + getattr(stopped, "signal", signal.SIGINT)) from None
     say(_summary(run))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,8 +112,19 @@ def visible(text: str) -> str:
     """``text`` with escapes for the characters that would steer a terminal or reorder a line."""
 
     def shown(character: str) -> str:
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _BIDI:
+        if _steers(character):
             return character.encode("unicode_escape", "surrogatepass").decode("ascii")
         return character
 
     return "".join(map(shown, text))
+
+
+def json_line(value: object) -> str:
+    """``value`` in JSON that a terminal can show: what would steer it becomes an escape of JSON."""
+    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    return "".join(f"\\u{ord(c):04x}" if _steers(c) else c for c in text)
+
+
+def _steers(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _BIDI
