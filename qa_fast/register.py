@@ -113,6 +113,10 @@ def register() -> None:
     pipeline that was there. ``transformers.QuestionAnsweringPipeline`` is set too. Pipelines made
     before keep working as they did. Doing it twice does nothing more.
 
+    There Transformers loads the model, by its own rules: it also reads pickled weights, and where a
+    model comes with code of its own it asks on the terminal. ``model_kwargs={"use_safetensors": True}``
+    and ``trust_remote_code=False`` are as strict as `qa_fast.pipeline`.
+
     Example:
         >>> import qa_fast
         >>> from transformers import pipeline
