@@ -6,6 +6,7 @@ Offsets count code points of the context as given: ``context[start:end] == answe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from math import exp, inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
     from .spans import Scoring, Spans
+
+
+# The tokenizer goes through a text's tokens to find a word's. Where so many words are looked up, one
+# pass through all of them takes less: a long text with a long word would take time by the square.
+MANY_TOKENS = 128
 
 
 class Answer(TypedDict):
@@ -181,18 +187,28 @@ def char_ranges(
     return start, end
 
 
-def _word_tokens(encoding: Encoding, token: int) -> tuple[int, int]:
-    """The half-open range of the tokens of ``token``'s word; (-1, -1) where it is of none."""
-    word = encoding.token_to_word(token)
-    return (-1, -1) if word is None else encoding.word_to_tokens(word) or (-1, -1)
+def _word_tokens(encoding: Encoding, tokens: Sequence[int]) -> list[tuple[int, int]]:
+    """For each token the half-open range of its word's tokens; (-1, -1) where it is of none."""
+    if len(tokens) < MANY_TOKENS:
+        words = [encoding.token_to_word(token) for token in tokens]
+        return [
+            (-1, -1) if word is None else encoding.word_to_tokens(word) or (-1, -1)
+            for word in words
+        ]
+    word_of = np.array([-1 if word is None else word for word in encoding.word_ids])
+    edges = np.flatnonzero(np.diff(word_of, prepend=-2, append=-2))
+    at = np.searchsorted(edges, tokens, side="right")
+    ranges = np.stack([edges[at - 1], edges[at]], axis=1)
+    ranges[word_of[tokens] < 0] = -1
+    return list(map(tuple, ranges.tolist()))
 
 
-def _chars(encoding: Encoding, token: int) -> tuple[int, int]:
-    return encoding.token_to_chars(token) or (0, 0)
+def _chars(encoding: Encoding, tokens: Sequence[int]) -> list[tuple[int, int]]:
+    return [encoding.token_to_chars(token) or (0, 0) for token in tokens]
 
 
 def _look_up(
-    of: Callable[[Encoding, int], tuple[int, int]],
+    of: Callable[[Encoding, Sequence[int]], list[tuple[int, int]]],
     encodings: Sequence[Encoding],
     encoding: Int64,
     first: Int64,
@@ -206,6 +222,8 @@ def _look_up(
     keys, index = np.unique(
         np.concatenate([encoding << 32 | first, encoding << 32 | last]), return_inverse=True
     )
-    values = [of(encodings[key >> 32], key & 0xFFFFFFFF) for key in keys.tolist()]
+    values: list[tuple[int, int]] = []
+    for number, group in groupby(keys.tolist(), lambda key: key >> 32):
+        values += of(encodings[number], [key & 0xFFFFFFFF for key in group])
     found = np.array(values, np.int64).reshape(-1, 2).T[:, index.ravel()]
     return found[:, : len(first)], found[:, len(first) :]

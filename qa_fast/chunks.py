@@ -135,16 +135,28 @@ class Chunker:
     Args:
         tokenizer: a fast tokenizer of Transformers (``PreTrainedTokenizerFast``). A copy of it is
             used, so that nobody else can switch on its truncation meanwhile.
+        vocabulary: token ids that the model knows, from 0; None where that is not known.
         cached_tokens: tokens of contexts to remember (100 to 250 bytes each); the last context is
             kept however long it is.
 
     Raises:
-        ValueError: a tokenizer that is not a fast one.
+        ValueError: a tokenizer that is not a fast one, or not the model's: it puts tokens around every
+            text that the model does not know.
     """
 
-    def __init__(self, tokenizer: Any, *, cached_tokens: int = CACHED_TOKENS) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        vocabulary: int | None = None,
+        cached_tokens: int = CACHED_TOKENS,
+    ) -> None:
         self._backend = _backend(tokenizer)
         self._layout = _Layout.of(tokenizer, self._backend)
+        self._vocabulary = vocabulary
+        unknown = self._unknown_token(np.concatenate(self._layout.special_ids))
+        if unknown:
+            raise ValueError(f"{type(tokenizer).__name__} adds {unknown}")
         self._cached_tokens = cached_tokens
         self._cache: OrderedDict[str, _Text] = OrderedDict()
         self._cache_size = 0
@@ -173,8 +185,8 @@ class Chunker:
 
         Returns:
             The chunks, and an error for each pair that is left out, in order: a text that is empty,
-            not a string, not valid Unicode or without tokens, or a question too long to leave room
-            for its context.
+            not a string, not valid Unicode or without tokens, one that the tokenizer fails at or that
+            has tokens unknown to the model, or a question too long to leave room for its context.
 
         Raises:
             ValueError: a ``doc_stride`` that does not go with ``max_seq_len``.
@@ -195,6 +207,14 @@ class Chunker:
         kept = [i for i in range(len(questions)) if i not in problems]
         question_of, question_texts = self._encode(questions, kept, self._encode_questions)
         context_of, context_texts = self._encode(contexts, kept, self._encode_contexts)
+        for kind, index, texts in (
+            ("question", question_of, question_texts),
+            ("context", context_of, context_texts),
+        ):
+            wrong = {number for number, text in enumerate(texts) if text.problem}
+            for i, number in zip(kept, index.tolist(), strict=True) if wrong else ():
+                if number in wrong:
+                    problems.setdefault(i, f"{kind} {first_item + i} {texts[number].problem}")
 
         question_len = _lengths(question_texts)[question_of]
         context_len = _lengths(context_texts)[context_of]
@@ -203,9 +223,10 @@ class Chunker:
             kind, text = (
                 ("context", contexts[i]) if question_len[nth] else ("question", questions[i])
             )
-            problems[i] = (
+            problems.setdefault(
+                i,
                 f"{kind} {first_item + i} has no tokens: the tokenizer drops all of its "
-                f"characters ({text[:40]!r})"
+                f"characters ({text[:40]!r})",
             )
         if max_question_len is not None:
             question_len = np.minimum(question_len, max_question_len)
@@ -247,15 +268,14 @@ class Chunker:
 
     def _encode_questions(self, texts: list[str]) -> list[_Text]:
         # "fast": without offsets into the text, for which questions have no use.
-        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [_Text.of(encoding) for encoding in encodings]
+        return self._tokenize(texts, self._backend.encode_batch_fast)
 
     def _encode_contexts(self, texts: list[str]) -> list[_Text]:
         with self._lock:
             known = {text: self._cache[text] for text in texts if text in self._cache}
         missing = [text for text in texts if text not in known]
-        encodings = self._backend.encode_batch(missing, add_special_tokens=False)
-        known.update(zip(missing, map(_Text.of, encodings), strict=True))
+        encoded_now = self._tokenize(missing, self._backend.encode_batch)
+        known.update(zip(missing, encoded_now, strict=True))
         found = [known[text] for text in texts]
         with self._lock:
             for text, encoded in zip(texts, found, strict=True):
@@ -267,16 +287,47 @@ class Chunker:
                 self._cache_size -= len(self._cache.popitem(last=False)[1].ids)
         return found
 
+    def _tokenize(
+        self, texts: list[str], encode_batch: Callable[..., list[Encoding]]
+    ) -> list[_Text]:
+        """Tokenize ``texts`` together; where that fails, one by one, for the others' sake."""
+        try:
+            encodings = encode_batch(texts, add_special_tokens=False)
+        except BaseException as error:
+            if not _is_tokenizers(error):
+                raise
+            if len(texts) > 1:
+                return [text for one in texts for text in self._tokenize([one], encode_batch)]
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return [_Text(None, np.empty(0, np.int32), f"cannot be tokenized ({reason})")]
+        found = []
+        for encoding in encodings:
+            ids = np.array(encoding.ids, np.int32)
+            unknown = self._unknown_token(ids)
+            found.append(_Text(encoding, ids, f"has {unknown}" if unknown else None))
+        return found
+
+    def _unknown_token(self, ids: Int32) -> str | None:
+        """What is wrong with token ids that the model has no embedding for; it would read past them."""
+        if self._vocabulary is None or not len(ids) or ids.max() < self._vocabulary:
+            return None
+        return (
+            f"the token {self._backend.id_to_token(int(ids.max()))!r} with the id {ids.max()}, and the "
+            f"model knows only ids below {self._vocabulary}: model and tokenizer do not go together"
+        )
+
 
 class _Text(NamedTuple):
-    """A tokenized text."""
+    """A tokenized text, or what is wrong with it."""
 
-    encoding: Encoding
+    encoding: Any
     ids: Int32
+    problem: str | None = None
 
-    @classmethod
-    def of(cls, encoding: Encoding) -> _Text:
-        return cls(encoding, np.array(encoding.ids, np.int32))
+
+def _is_tokenizers(error: BaseException) -> bool:
+    """Whether ``error`` is of the tokenizer: an exception, or a panic of its Rust code."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _assemble(
@@ -354,9 +405,17 @@ def default_max_seq_len(tokenizer: Any, position_limit: int | None = None) -> in
     Args:
         tokenizer: its ``model_max_length`` counts where it is set (else it is astronomic).
         position_limit: most tokens the model can take, None where unknown or without limit.
+
+    Raises:
+        ValueError: a ``model_max_length`` that is no number.
     """
-    limits = (tokenizer.model_max_length, position_limit)
-    return min(DEFAULT_MAX_SEQ_LEN, *(int(n) for n in limits if n is not None and n > 0))
+    limit = tokenizer.model_max_length
+    if limit is not None and not isinstance(limit, (int, float)):
+        raise ValueError(
+            f"the tokenizer's model_max_length must be a number of tokens; got {limit!r}"
+        )
+    limits = (DEFAULT_MAX_SEQ_LEN, limit, position_limit)
+    return int(min(n for n in limits if n is not None and n >= 1))
 
 
 def default_doc_stride(max_seq_len: int) -> int:
@@ -388,7 +447,7 @@ class _Layout:
         """Read the layout off a pair of two copies of a text that has tokens."""
         # Any text will do; these are tokens of every tokenizer but the oddest.
         texts = ("a", "1", "the", *tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
-        text = next(t for t in texts if len(backend.encode(t, add_special_tokens=False)))
+        text = next(t for t in texts if _has_tokens(backend, t))
         pair = backend.encode(text, text)
         ids, types = np.asarray(pair.ids, np.int32), np.asarray(pair.type_ids, np.int32)
         # -1 for special tokens: they belong to neither text, even where a text spells one out.
@@ -413,13 +472,20 @@ class _Layout:
         )
 
 
+def _has_tokens(backend: Any, text: str) -> bool:
+    try:
+        return len(backend.encode(text, add_special_tokens=False)) > 0
+    except Exception:  # of a tokenizer without a token for what it does not know
+        return False
+
+
 def _backend(tokenizer: Any) -> Any:
     """A copy of the Rust tokenizer that neither truncates nor pads."""
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
             f"{type(tokenizer).__name__} is not a fast tokenizer, and only fast ones know which "
             "characters a token stands for; load it with AutoTokenizer.from_pretrained(..., "
-            "use_fast=True)"
+            "use_fast=True), or take a model that has one (a tokenizer.json)"
         )
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
     backend.no_truncation()

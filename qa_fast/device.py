@@ -8,9 +8,11 @@ is the same for both.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 
 import numpy.typing as npt
@@ -44,6 +46,8 @@ class Device:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pinned = device.type == "cuda"
+        if device.type == "cpu":
+            _one_thread_after_fork()
 
     def host_buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Uninitialized host memory that `upload` copies from without waiting."""
@@ -110,6 +114,17 @@ class Device:
         getattr(getattr(torch, self.device.type), "empty_cache", lambda: None)()
 
 
+@cache
+def _one_thread_after_fork() -> None:
+    """Let processes that are forked from this one work.
+
+    The threads of OpenMP do not live on in them, and it would wait for these for ever. PyTorch's
+    DataLoader does the same in its workers.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+
+
 def to_device(device: str | int | torch.device) -> torch.device:
     """A device by its name, or by a GPU's index (-1: the CPU), as in Transformers' pipelines."""
     if isinstance(device, int) and device < 0:
@@ -119,6 +134,12 @@ def to_device(device: str | int | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device {device!r} cannot be used: {reason}") from None
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether ``error`` says that a device cannot be used any more by this process."""
+    lost = getattr(torch, "AcceleratorError", ())  # new in PyTorch 2.8
+    return isinstance(error, lost) or "CUDA error" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

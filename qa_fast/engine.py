@@ -14,7 +14,7 @@ only wait per window.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -30,8 +30,8 @@ from torch import Tensor
 
 from .answers import Reading, candidate_count, make_readings
 from .chunks import Chunker, Chunks, ExampleError, default_max_seq_len
-from .device import Runner
-from .forward import Forward, Logits, Plan, position_limit
+from .device import Runner, is_device_lost
+from .forward import BatchError, Failures, Forward, Logits, Plan, position_limit, vocabulary_size
 from .spans import Scoring, Spans, decode_spans
 
 Pair = tuple[str, str]
@@ -121,6 +121,13 @@ class Options:
             )
 
 
+class ModelError(ValueError):
+    """The model failed, and not at single questions only; the message names those it was reading.
+
+    ``__cause__`` is what the model raised.
+    """
+
+
 @dataclass(slots=True)
 class Stats:
     """What an engine has done since it was made, or since its ``stats`` were replaced by new ones.
@@ -178,6 +185,19 @@ class _Window(NamedTuple):
     errors: list[ExampleError]
     plan: Plan
     stats: Stats
+
+    def items(self) -> range:
+        """The numbers of its pairs."""
+        return range(self.first_item, self.first_item + len(self.questions))
+
+    def shown(self, item: int) -> str:
+        """The question of a pair, as errors show it."""
+        return repr(self.questions[item - self.first_item][:60])
+
+    def kept(self) -> list[int]:
+        """Those of the pairs that have chunks, by question as these count them."""
+        wrong = {error.item for error in self.errors}
+        return [item for item in self.items() if item not in wrong]
 
 
 class Engine:
@@ -240,7 +260,7 @@ class Engine:
         self.batch_size = batch_size
         self.position_limit = position_limit(model)
         self.stats = Stats()
-        self._chunker = Chunker(tokenizer)
+        self._chunker = Chunker(tokenizer, vocabulary=vocabulary_size(model))
         self._forward = Forward(
             model,
             tokenizer,
@@ -250,6 +270,16 @@ class Engine:
             compile=compile,
         )
         self._lock = Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled are the model and the tokenizer; another process gets an engine made from them."""
+        arguments = {
+            "dtype": "auto",
+            "batch_size": self.batch_size,
+            "max_batch_tokens": self.max_batch_tokens,
+            "compile": self._forward.compiled,
+        }
+        return _remade, (self.model, self.tokenizer, arguments)
 
     @property
     def device(self) -> torch.device:
@@ -285,10 +315,11 @@ class Engine:
 
         Yields:
             Per pair its reading, or its `ExampleError`: bad text, a question too long, logits that
-            are not finite, a chunk that does not fit into memory.
+            are not finite, a chunk that does not fit into memory or that the model fails at.
 
         Raises:
             ExampleError: with ``errors="raise"``.
+            ModelError: the model failed, and not at single questions only.
             ValueError: an option that cannot be used, or a model whose output cannot.
 
         Example:
@@ -335,7 +366,10 @@ class Engine:
         if window.errors:
             raise window.errors[0]
         chunks, row_offset = window.chunks, window.plan.row_offset
-        logits = self._forward.run(window.plan)
+        with self._naming_questions(window):
+            logits = self._forward.run(window.plan)
+        for chunk, error in logits.failed.items():
+            raise self._chunk_failure(window, chunk, error)
         encoding = chunks.encodings[0]
         has_null = chunks.null_position >= 0
 
@@ -346,7 +380,10 @@ class Engine:
                 for row, (first, last) in zip(row_offset, chunks.context, strict=True)
             ]
             null = values[(row_offset + chunks.null_position)[has_null]]
-            total = np.logaddexp.reduce(np.concatenate([*inside, null]))
+            support = np.concatenate([*inside, null])
+            if not (support < np.inf).all():  # -inf is legal, NaN is not
+                raise _not_finite(window, 0)
+            total = np.logaddexp.reduce(support)
             found = np.zeros(len(encoding))
             for offset, part in zip(chunks.context_offset, inside, strict=True):
                 place = found[offset : offset + len(part)]
@@ -421,7 +458,7 @@ class Engine:
         self, window: _Window, options: Options, workers: Runner
     ) -> Callable[[], list[Reading | ExampleError]]:
         """Run the model and the decoder; on a GPU they go on while others are started."""
-        with window.stats.timed("forward"):
+        with window.stats.timed("forward"), self._naming_questions(window):
             logits = self._forward.run(window.plan, workers)
         with window.stats.timed("decode"):
             spans = self._decode(window, logits, options)
@@ -431,17 +468,16 @@ class Engine:
     def _finish(
         self,
         window: _Window,
-        failed: list[int],
+        failed: Failures,
         wait: Callable[[], list[Tensor]],
         options: Options,
     ) -> list[Reading | ExampleError]:
         """The window's results, in the order of its pairs."""
         chunks, first_item, stats = window.chunks, window.first_item, window.stats
-        with stats.timed("forward"):
+        with stats.timed("forward"), self._naming_questions(window):
             spans = Spans(*wait())
         results: dict[int, Reading | ExampleError] = {e.item: e for e in window.errors}
-        everything = range(first_item, first_item + len(window.questions))
-        kept = [item for item in everything if item not in results]
+        kept = window.kept()
         with stats.timed("map"):
             readings = make_readings(
                 chunks,
@@ -455,24 +491,46 @@ class Engine:
             )
         results.update(zip(kept, readings, strict=True))
         for question in _nonfinite(chunks, spans, options):
-            item = kept[question]
-            results[item] = ExampleError(
-                item,
-                f"the model gave NaN or infinite logits for question {item} "
-                f"({window.questions[item - first_item][:60]!r}); try dtype='float32', and see that "
-                "the weights are sound",
-            )
-        for chunk in failed:
-            item = kept[chunks.question_id[chunk]]
-            results[item] = ExampleError(
-                item,
-                f"question {item} ({window.questions[item - first_item][:60]!r}) does not fit into "
-                f"the memory of {self.device}, not even one chunk of {chunks.length[chunk]} tokens "
-                "by itself; lower max_seq_len, or use a smaller model or dtype",
-            )
+            failure = _not_finite(window, kept[question])
+            results[failure.item] = failure
+        for chunk, error in failed.items():
+            failure = self._chunk_failure(window, chunk, error)
+            results[failure.item] = failure
         with self._lock:
             self.stats.add(stats)
-        return [results[item] for item in everything]
+        return [results[item] for item in window.items()]
+
+    def _chunk_failure(self, window: _Window, chunk: int, error: Exception | None) -> ExampleError:
+        """That of a chunk's question, where the model failed at the chunk; see `Logits.failed`."""
+        reason = (
+            f"does not fit into the memory of {self.device}, not even one chunk of "
+            f"{window.chunks.length[chunk]} tokens by itself; lower max_seq_len, or use a smaller model "
+            "or dtype"
+        )
+        if error is not None:
+            reason = f"cannot be read: {_raised(self.model, error)}"
+        item = window.kept()[window.chunks.question_id[chunk]]
+        failure = ExampleError(item, f"question {item} ({window.shown(item)}) {reason}")
+        failure.__cause__ = error
+        return failure
+
+    @contextmanager
+    def _naming_questions(self, window: _Window) -> Iterator[None]:
+        """Errors of the model or of its device, with the questions that they hit."""
+        try:
+            yield
+        except BatchError as failure:
+            question = window.chunks.question_id[failure.chunks]
+            hit, error = np.unique(question), failure.error
+        except RuntimeError as caught:
+            if not is_device_lost(caught):
+                raise
+            hit, error = np.arange(len(window.chunks.encodings)), caught
+        else:
+            return
+        kept = window.kept()
+        items = _in_words([kept[i] for i in hit])
+        raise ModelError(f"{_raised(self.model, error)} (while reading {items})") from error
 
     def _decode(self, window: _Window, logits: Logits, options: Options) -> Spans:
         """The window's spans: per chunk for "probability" or on request, else per question."""
@@ -492,6 +550,10 @@ class Engine:
             row_offset=host(window.plan.row_offset),
             num_questions=len(chunks) if per_chunk else len(chunks.encodings),
         )
+
+
+def _remade(model: Any, tokenizer: Any, arguments: dict[str, Any]) -> Engine:
+    return Engine(model, tokenizer, **arguments)
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:
@@ -548,6 +610,29 @@ def _with_progress(results: Iterator[_T], pairs: Iterable[Pair]) -> Iterator[_T]
         for result in results:
             bar.update()
             yield result
+
+
+def _raised(model: Any, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(model).__name__} raised {type(error).__name__}{': ' if text else ''}{text[:500]}"
+
+
+def _in_words(items: Sequence[int]) -> str:
+    """Ascending numbers of questions: "questions 3, 5 to 9"."""
+    known = set(items)
+    starts = [i for i in items if i - 1 not in known]
+    ends = [i for i in items if i + 1 not in known]
+    ranges = [f"{i}" if i == j else f"{i} to {j}" for i, j in zip(starts, ends, strict=True)]
+    more = f" and {len(ranges) - 8} more ranges" if len(ranges) > 8 else ""
+    return f"question{'s' if len(items) > 1 else ''} {', '.join(ranges[:8])}{more}"
+
+
+def _not_finite(window: _Window, item: int) -> ExampleError:
+    return ExampleError(
+        item,
+        f"the model gave NaN or infinite logits for question {item} ({window.shown(item)}); try "
+        "dtype='float32', and see that the weights are sound",
+    )
 
 
 def _nonfinite(chunks: Chunks, spans: Spans, options: Options) -> list[int]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
+from traceback import clear_frames
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +24,14 @@ import torch
 from torch import Tensor
 
 from .chunks import Chunks, ranges
-from .device import Device, Runner, is_out_of_memory, one_by_one, to_device
+from .device import (
+    Device,
+    Runner,
+    is_device_lost,
+    is_out_of_memory,
+    one_by_one,
+    to_device,
+)
 
 # On a CPU a batch's activations should stay in the cache: about 2^20 of them per layer, within limits.
 CPU_BATCH_TOKENS = (2048, 4096)
@@ -30,6 +40,8 @@ BATCH_TOKENS = 32768
 FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 # torch.compile makes code for at most 8 shapes of a function (torch._dynamo.config.recompile_limit).
 BUCKETS = 8
+# Batches after a shortage of memory before larger ones are tried again.
+PATIENCE = 256
 
 PADDING_LEAKS = ("convbert", "yoso")
 """Model types whose logits depend on the padding behind a row, whatever the attention mask says."""
@@ -71,18 +83,36 @@ class Plan:
         return sum(batch.rows * batch.width for batch in self.batches)
 
 
+Failures = dict[int, Exception | None]
+"""Chunks that the model failed at even alone, and its error; None where they did not fit into memory."""
+
+
 class Logits(NamedTuple):
     """What the model gave for a plan.
 
     Attributes:
         start: [P] float32.
         end: [P] float32.
-        failed: chunks that did not fit into memory even alone; their logits are NaN.
+        failed: chunks without logits; those are NaN here.
     """
 
     start: Tensor
     end: Tensor
-    failed: list[int]
+    failed: Failures
+
+
+class BatchError(RuntimeError):
+    """The model failed at a batch of a plan, for no reason that lies in single chunks.
+
+    Attributes:
+        chunks: the batch's chunks.
+        error: what the model raised.
+    """
+
+    def __init__(self, chunks: list[int], error: Exception) -> None:
+        super().__init__(chunks, error)
+        self.chunks = chunks
+        self.error = error
 
 
 class Forward:
@@ -114,6 +144,8 @@ class Forward:
         self.model = model
         self.device = Device(_place(model, device, dtype))
         self.max_batch_tokens = max_batch_tokens or self._default_batch_tokens()
+        self._most_batch_tokens = self.max_batch_tokens
+        self._since_shortage = 0
         self.compiled = compile
         self._call = torch.compile(model, dynamic=False) if compile else model
         self._accepted = _accepted_arguments(model, tokenizer)
@@ -127,10 +159,14 @@ class Forward:
             or "attention_mask" not in self._accepted
             or getattr(config, "model_type", None) in PADDING_LEAKS
         )
+        size = vocabulary_size(model)
+        most = float("inf") if size is None else size
         pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
-        self._pad_id = next(pad for pad in pads if pad is not None)
-        self._eval = _EvalMode(model)
+        # One that was added to the tokenizer only, the model would not know; padding is masked.
+        self._pad_id = next(pad for pad in pads if pad is not None and 0 <= pad < most)
+        self._eval = _eval_mode(model)
         self._warned = False
+        self._works = False
         self._mask_as_is = self._takes_mask_as_is()
 
     def _default_batch_tokens(self) -> int:
@@ -154,7 +190,7 @@ class Forward:
         ids = torch.arange(1, 9, device=device).view(2, 4)
         mask = torch.tensor([[True] * 4, [True, True, False, False]], device=device)
         try:
-            with torch.inference_mode(), self._eval:
+            with torch.inference_mode(), self._eval.of(self.model):
                 plain, none, as_is = (
                     self.model(input_ids=ids, attention_mask=m).start_logits[mask]
                     for m in (mask.long(), None, mask[:, None, None])
@@ -197,7 +233,14 @@ class Forward:
         return Plan(batches, chunks.length, row_offset, buffers)
 
     def run(self, plan: Plan, workers: Runner = one_by_one) -> Logits:
-        """Call the model on each batch; on a GPU this returns before the work is done."""
+        """Call the model on each batch; on a GPU this returns before the work is done.
+
+        Where the model raises, smaller batches show whether that is for single chunks' sake.
+
+        Raises:
+            BatchError: it is not; or the device is lost.
+            ValueError: the model returns something else than logits.
+        """
         inputs = {name: self.device.upload(buffer) for name, buffer in plan.buffers.items()}
         size, device = plan.padded_tokens, self.device.device
         start, end = torch.empty(size, device=device), torch.empty(size, device=device)
@@ -215,60 +258,90 @@ class Forward:
             done = here.stop
             shape = batch.rows, batch.width
             views = {name: tensor[here].view(shape) for name, tensor in inputs.items()}
-            out = (x[here].view(shape) for x in (start, end))
-            calls.append(partial(self._run_batch, views, plan.length[batch.chunks], *out))
-        with self._eval:
+            out = start[here].view(shape), end[here].view(shape)
+            calls.append(
+                partial(self._run_batch, batch.chunks, views, plan.length[batch.chunks], *out)
+            )
+        with self._eval.of(self.model):
             found = (workers if self._reentrant else one_by_one)(calls)
-        failed = [
-            int(batch.chunks[row])
-            for batch, rows in zip(plan.batches, found, strict=True)
-            for row in rows
-        ]
+        failed = {chunk: error for batch in found for chunk, error in batch.items()}
+        if len(failed) == len(plan.length) > 1:
+            _raise_first(failed)
         return Logits(start, end, failed)
 
     @torch.inference_mode()
     def _run_batch(
-        self, inputs: dict[str, Tensor], length: npt.NDArray[np.int32], start: Tensor, end: Tensor
-    ) -> list[int]:
-        """Fill ``start`` and ``end`` [rows, width]; returns the rows for which memory is too small."""
+        self,
+        chunks: npt.NDArray[np.int64],
+        inputs: dict[str, Tensor],
+        length: npt.NDArray[np.int32],
+        start: Tensor,
+        end: Tensor,
+        again: bool = True,
+    ) -> Failures:
+        """Fill ``start`` and ``end`` [rows, width] with what the model gives for C <= rows chunks."""
         rows, width = start.shape
         if rows == 1 or rows * width <= self.max_batch_tokens:
+            error = None
             try:
                 output = self._call(**self._arguments(inputs))
-                logits = _logits(output, self.model, (rows, width))
-                start.copy_(logits[0])
-                end.copy_(logits[1])
-                return []
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Only now, when the error with all that its traceback holds is gone.
-            self.device.free_cache()
-            if rows == 1 and width == length[0]:
+                logits = _logits(output, (rows, width))
+                if logits is not None:
+                    start.copy_(logits[0])
+                    end.copy_(logits[1])
+                    self._works = True
+                    self._restore_budget()
+                    return {}
+            except Exception as caught:
+                if not is_out_of_memory(caught):
+                    error = caught
+                    clear_frames(error.__traceback__)  # or it would hold all tensors of the call
+                    if is_device_lost(error):
+                        raise BatchError(chunks.tolist(), error) from error
+            else:
+                raise ValueError(_unusable(output, self.model, (rows, width)))
+            if error is None:
+                # Only now, when the shortage's error with all that its traceback holds is gone.
+                self.device.free_cache()
+                if rows == 1 and again:  # a shortage may pass
+                    return self._run_batch(chunks, inputs, length, start, end, again=False)
+            if rows == 1 and (error is not None or width == length[0]):
                 start.fill_(torch.nan)
                 end.fill_(torch.nan)
-                return [0]
-            self._lower_budget(rows * width)
-        failed = []
+                return {int(chunks[0]): error}
+            if error is None:
+                self._lower_budget(rows * width)
+        failed: Failures = {}
         size = (len(length) + 1) // 2
         for first in range(0, len(length), size):
             part = slice(first, min(first + size, len(length)))
             # Rows are sorted: the second half can be narrower.
             corner = part, slice(int(length[part].max()))
             views = {name: tensor[corner].contiguous() for name, tensor in inputs.items()}
-            found = self._run_batch(views, length[part], start[corner], end[corner])
-            failed += [first + row for row in found]
+            failed |= self._run_batch(chunks[part], views, length[part], start[corner], end[corner])
+            # A model that has never worked is not tried with every single chunk.
+            if not self._works and 1 < size == len(failed):
+                _raise_first(failed)
         return failed
 
     def _arguments(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
-        arguments: dict[str, Any] = dict(inputs)
+        # Copies: a model that writes into them must find them whole when a batch is tried again.
+        arguments: dict[str, Any] = {name: tensor.clone() for name, tensor in inputs.items()}
         if self._mask_as_is:
             arguments["attention_mask"] = inputs["attention_mask"].bool()[:, None, None]
         if "use_cache" in self._accepted:
             arguments["use_cache"] = False
         return arguments
 
+    def _restore_budget(self) -> None:
+        """Larger batches again, after many for which memory sufficed: a shortage may have passed."""
+        self._since_shortage += 1
+        if self._since_shortage >= PATIENCE and self.max_batch_tokens < self._most_batch_tokens:
+            self._since_shortage = 0
+            self.max_batch_tokens = min(2 * self.max_batch_tokens, self._most_batch_tokens)
+
     def _lower_budget(self, tokens: int) -> None:
+        self._since_shortage = 0
         self.max_batch_tokens = min(self.max_batch_tokens, max(1, tokens // 2))
         if not self._warned:
             self._warned = True
@@ -364,6 +437,10 @@ def _place(
         return torch.device("cpu")
     weights = [p for p in model.parameters() if p.is_floating_point()]
     now = weights[0].device if weights else torch.device("cpu")
+    if any(p.is_meta for p in model.parameters()):
+        raise ValueError(
+            f"{type(model).__name__} has no weights: they are on the device 'meta'; load them first"
+        )
     target = now if device is None else to_device(device)
     if dtype is None and target.type == "cpu":
         dtype = torch.float32
@@ -405,48 +482,92 @@ def _accepted_arguments(model: Any, tokenizer: Any) -> set[str]:
 
 
 class _EvalMode:
-    """While entered, by any number of threads, ``model`` is without dropout; then as it was."""
+    """Keeps a model without dropout while any thread or engine uses it; then it is as it was."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self) -> None:
         self._users = 0
         self._was_training = False
         self._lock = Lock()
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def of(self, model: Any) -> Iterator[None]:
         with self._lock:
             if not self._users:
-                self._was_training = bool(getattr(self._model, "training", False))
+                self._was_training = bool(getattr(model, "training", False))
                 if self._was_training:
-                    self._model.eval()
+                    model.eval()
             self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users and self._was_training:
+                    model.train()
 
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users and self._was_training:
-                self._model.train()
+
+# One for all engines of a model: the first that is done must not switch dropout on for the others.
+_eval_modes: WeakKeyDictionary[torch.nn.Module, _EvalMode] = WeakKeyDictionary()
 
 
-def _logits(output: Any, model: Any, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Start and end logits from what ``model`` returned for a batch of ``shape``."""
+def _eval_mode(model: Any) -> _EvalMode:
+    if not isinstance(model, torch.nn.Module):
+        return _EvalMode()
+    return _eval_modes.setdefault(model, _EvalMode())
+
+
+def vocabulary_size(model: Any) -> int | None:
+    """Token ids that ``model`` has embeddings for; None where it does not say."""
+    try:
+        table = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    return table.num_embeddings if isinstance(table, torch.nn.Embedding) else None
+
+
+def _raise_first(failed: Failures) -> None:
+    """Raise the first of the model's errors, if there is one, as that of all chunks."""
+    for error in failed.values():
+        if error is not None:
+            raise BatchError(list(failed), error) from error
+
+
+def _logits(output: Any, shape: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
+    """Start and end logits from what a model returned for a batch of ``shape``; None if not there."""
     if isinstance(output, Mapping):
         found: Sequence[Any] = [output.get("start_logits"), output.get("end_logits")]
     else:
         found = output[:2] if isinstance(output, (tuple, list)) else []
     logits = [
-        torch.as_tensor(x) if isinstance(x, (Tensor, np.ndarray)) else torch.empty(0) for x in found
+        torch.from_numpy(x) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
+        for x in found
     ]
-    if [tuple(x.shape) for x in logits] != [shape, shape]:
-        got = (
-            f"{type(output).__name__} with "
-            + (", ".join(map(str, output)) if isinstance(output, Mapping) else "other contents")
-            if isinstance(output, (Mapping, tuple, list))
-            else type(output).__name__
-        )
-        raise ValueError(
-            f"{type(model).__name__} cannot be used: it returned {got}, where start_logits and "
-            f"end_logits are needed, each of shape [batch, tokens] = {list(shape)}; use a "
-            "...ForQuestionAnswering class (XLNet and XLM: ...ForQuestionAnsweringSimple)"
-        )
-    return logits[0], logits[1]
+    if len(logits) == 2 and all(
+        isinstance(x, Tensor) and x.shape == shape and x.is_floating_point() and not x.is_meta
+        for x in logits
+    ):
+        return logits[0], logits[1]
+    return None
+
+
+def _unusable(output: Any, model: Any, shape: tuple[int, int]) -> str:
+    """What is wrong with an ``output`` that holds no logits."""
+    items: Any = None
+    if isinstance(output, Mapping):
+        items = output.items()
+    elif isinstance(output, (tuple, list)):
+        items = enumerate(output)
+    got = type(output).__name__
+    if items is not None:
+        got += " with " + (", ".join(f"{name} ({_kind(x)})" for name, x in items) or "nothing")
+    return (
+        f"{type(model).__name__} cannot be used: it returned {got}, where start_logits and end_logits "
+        f"are needed, each of shape [batch, tokens] = {list(shape)} and of a floating point type; use "
+        "a ...ForQuestionAnswering class (XLNet and XLM: ...ForQuestionAnsweringSimple)"
+    )
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return type(value).__name__

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from .answers import Answer
 from .device import to_device
 from .engine import Engine, Options
 from .inputs import read_inputs
+from .loading import load_model, load_tokenizer
 from .spans import Scoring
 
 TASK = "question-answering"
@@ -44,6 +44,8 @@ def pipeline(
     batch_size: int | None = None,
     max_batch_tokens: int | None = None,
     compile: bool = False,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
     **options: Any,
 ) -> QuestionAnsweringPipeline:
     """Load a model for extractive question answering.
@@ -68,11 +70,16 @@ def pipeline(
         max_batch_tokens: most tokens, padding included, that the model reads at once; None for a
             default by device.
         compile: run the model through `torch.compile`; see `Engine`.
+        allow_pickle: also load weights that are pickled (``pytorch_model.bin``), where a model has no
+            safetensors. They are unpickled as tensors only.
+        trust_remote_code: run code that comes with the model or its tokenizer, with all that you may
+            do on this machine. For models whose code you have read; there is a warning each time.
         **options: defaults for the arguments of every call, such as ``top_k=3``; see
             `QuestionAnsweringPipeline.__call__`.
 
     Raises:
-        OSError: a model or tokenizer that cannot be found or loaded.
+        OSError: a model or tokenizer that cannot be found or loaded, or that would need one of the two
+            permissions above; or a model without weights for the layer that answers.
         ValueError: an argument that is out of range.
 
     Example:
@@ -108,9 +115,16 @@ def pipeline(
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         device = to_device(device)
-        model = _load("AutoModelForQuestionAnswering", source)
+    if trust_remote_code:
+        names = dict.fromkeys(str(x) for x in (model, tokenizer) if isinstance(x, (str, Path)))
+        warn_caller(
+            f"trust_remote_code=True: code that comes with {' or '.join(map(repr, names))} runs with "
+            "all your rights"
+        )
+    if source is not None:
+        model = load_model(source, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     if isinstance(tokenizer, (str, Path)):
-        tokenizer = _load("AutoTokenizer", tokenizer)
+        tokenizer = load_tokenizer(tokenizer, trust_remote_code=trust_remote_code)
     engine = Engine(
         model,
         tokenizer,
@@ -305,43 +319,3 @@ class _SizedStream(Iterator[Result]):
 
     def __len__(self) -> int:
         return self._length
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Without the bar that Transformers draws while it reads weights, which takes a blink here."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _load(auto_class: str, source: str | Path) -> Any:
-    """A model or a tokenizer from a folder or from the Hub, or an OSError of one line."""
-    import transformers
-
-    is_folder = Path(source).is_dir()
-    kwargs: dict[str, Any] = {"local_files_only": True} if is_folder else {}
-    if auto_class == "AutoModelForQuestionAnswering":
-        # The argument was renamed in Transformers 4.56.
-        version = tuple(map(int, transformers.__version__.split(".")[:2]))
-        kwargs["dtype" if version >= (4, 56) else "torch_dtype"] = "auto"
-    try:
-        # A download keeps its bars.
-        with _no_progress_bars() if is_folder else nullcontext():
-            return getattr(transformers, auto_class).from_pretrained(str(source), **kwargs)
-    except (OSError, ValueError) as error:
-        what = "tokenizer" if auto_class == "AutoTokenizer" else "model"
-        reason = " ".join(str(error).split()).partition(". ")[0]
-        place = (
-            "the folder must hold a Transformers model with its tokenizer"
-            if is_folder
-            else "there is no such folder, and the Hugging Face Hub has no such model or cannot be "
-            "reached; leave the model out to use the bundled one"
-        )
-        raise OSError(f"cannot load the {what} {str(source)!r}: {place} ({reason})") from error

@@ -87,6 +87,8 @@ def predict(
     batch_size: int | None = None,
     max_batch_tokens: int | None = None,
     compile: bool = False,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
     columns: Columns | None = None,
     split: str | None = None,
     subset: str | None = None,
@@ -121,6 +123,8 @@ def predict(
         batch_size: as in `pipeline`.
         max_batch_tokens: as in `pipeline`.
         compile: as in `pipeline`.
+        allow_pickle: as in `pipeline`.
+        trust_remote_code: as in `pipeline`.
         columns: the names of the columns, where they are not those of `Example`.
         split: which split of a data set with several.
         subset: which subset of a data set on the Hub.
@@ -173,6 +177,8 @@ def predict(
         "batch_size": batch_size,
         "max_batch_tokens": max_batch_tokens,
         "compile": compile,
+        "allow_pickle": allow_pickle,
+        "trust_remote_code": trust_remote_code,
     }
     if devices is not None and len(devices) > 1:
         arguments = {

@@ -39,6 +39,8 @@ def predict(
     device: str | None = None,
     dtype: str | None = None,
     compile: bool = False,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
     columns: Columns | None = None,
     null_threshold: float = 0.0,
     on_error: OnError = "fail",
@@ -57,6 +59,8 @@ def predict(
         device: as in `qa_fast.pipeline`.
         dtype: as in `qa_fast.pipeline`.
         compile: as in `qa_fast.pipeline`.
+        allow_pickle: as in `qa_fast.pipeline`.
+        trust_remote_code: as in `qa_fast.pipeline`.
         columns: the names of the columns, where they are not those of `Example`.
         null_threshold: as in `qa_fast.predict`.
         on_error: "fail" at a row that cannot be answered; or "skip" it, and say why in the column error.
@@ -110,6 +114,8 @@ def predict(
                 "device": device,
                 "dtype": dtype,
                 "compile": compile,
+                "allow_pickle": allow_pickle,
+                "trust_remote_code": trust_remote_code,
             },
             "answering": answering,
             "columns": columns,

@@ -46,6 +46,8 @@ class Reader:
         dtype: the weights' type.
         batch_size: most chunks that the model reads at once.
         max_batch_tokens: most tokens, padding included, that the model reads at once.
+        allow_pickle: also load pickled weights.
+        trust_remote_code: run code that comes with the model.
 
     Where it differs from ExtractiveReader:
 
@@ -76,6 +78,8 @@ class Reader:
         dtype: str | torch.dtype | None = None,
         batch_size: int | None = None,
         max_batch_tokens: int | None = None,
+        allow_pickle: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         self.engine = pipeline(
             model,
@@ -84,6 +88,8 @@ class Reader:
             dtype=dtype,
             batch_size=batch_size,
             max_batch_tokens=max_batch_tokens,
+            allow_pickle=allow_pickle,
+            trust_remote_code=trust_remote_code,
         ).engine
 
     def __call__(

@@ -20,6 +20,10 @@ Scoring = Literal["probability", "shared", "logit"]
 
 _SCORINGS = get_args(Scoring)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+_INT32 = torch.iinfo(torch.int32)
+_NO_LIMIT = (
+    1 << 30
+)  # a max_answer_len that no chunk reaches; more does not fit into a kernel's int32
 
 
 class Spans(NamedTuple):
@@ -122,8 +126,12 @@ def decode_spans(
         >>> [round(p, 3) for p in spans.score[0].exp().tolist()]
         [0.796, 0.182]
     """
-    _check_scalars(top_k, max_answer_len, scoring, num_questions)
+    _check_scalars(
+        top_k, max_answer_len, scoring, num_questions, max_seq_len, distinct, null_in_spans
+    )
     _check_logits(start_logits, end_logits, row_offset)
+    if max_answer_len is not None and max_answer_len >= _NO_LIMIT:
+        max_answer_len = None
     device = start_logits.device
     if row_offset is None:
         chunks = start_logits.shape[0]
@@ -131,46 +139,46 @@ def decode_spans(
             context = torch.tensor([0, start_logits.shape[1]], dtype=torch.int32, device=device)
             context = context.expand(chunks, 2)
     else:
-        row_offset = _indices("row_offset", row_offset, None, device, torch.int64)
+        row_offset = _integers("row_offset", row_offset, None, device)
         chunks = row_offset.shape[0]
         if context is None:
             raise ValueError("flat logits with row_offset need context: [C, 2] token ranges")
-    given = context, question_id, num_questions
-    context = _indices("context", context, (chunks, 2), device)
+    context = _integers("context", context, (chunks, 2), device)
+    if not isinstance(null_position, int):
+        null_position = _integers("null_position", null_position, (chunks,), device)
+    elif not -1 <= null_position <= _INT32.max:
+        raise ValueError(
+            f"null_position must be inside its row, or -1 for none; got {null_position}"
+        )
+    if context_offset is not None:
+        context_offset = _integers("context_offset", context_offset, (chunks,), device)
+    if context_mask is not None:
+        _check_mask(context_mask, start_logits)
+    if question_id is not None:
+        question_id = _integers("question_id", question_id, (chunks,), device)
+        found_questions = _check_question_id(question_id, chunks, num_questions)
+    elif num_questions in (None, chunks):
+        found_questions = chunks
+    else:
+        raise ValueError(
+            f"num_questions is {num_questions}, but without question_id each of the {chunks} "
+            "chunks is a question of its own"
+        )
+    longest, most_chunks = _reach(
+        start_logits, null_position, context, question_id, num_questions, max_seq_len
+    )
     if isinstance(null_position, int):
         null_position = torch.full((chunks,), null_position, dtype=torch.int32, device=device)
-    else:
-        null_position = _indices("null_position", null_position, (chunks,), device)
-    if context_offset is not None:
-        context_offset = _indices("context_offset", context_offset, (chunks,), device)
-    if context_mask is not None and (
-        context_mask.dtype != torch.bool or context_mask.shape != start_logits.shape
-    ):
-        raise ValueError(
-            "context_mask must be bool and shaped like the logits, "
-            f"{list(start_logits.shape)}; got {context_mask.dtype}, {list(context_mask.shape)}"
-        )
-    if question_id is None:
-        if num_questions not in (None, chunks):
-            raise ValueError(
-                f"num_questions is {num_questions}, but without question_id each of the {chunks} "
-                "chunks is a question of its own"
-            )
-        num_questions = chunks
-    else:
-        num_questions = _check_question_id(question_id, chunks, num_questions)
-        question_id = _indices("question_id", question_id, (chunks,), device)
-    longest, most_chunks = _reach(start_logits, null_position, *given, max_seq_len)
     arguments = (
         start_logits,
         end_logits,
-        context,
+        _moved(context, device),
         context_mask,
-        row_offset,
-        question_id,
-        context_offset if distinct else None,
-        null_position,
-        num_questions,
+        None if row_offset is None else _moved(row_offset, device, torch.int64),
+        None if question_id is None else _moved(question_id, device),
+        None if context_offset is None or not distinct else _moved(context_offset, device),
+        _moved(null_position, device),
+        found_questions,
         top_k,
         max_answer_len,
         scoring,
@@ -281,17 +289,29 @@ def _(_start_logits, _end_logits, context, *args):  # type: ignore[no-untyped-de
 
 
 def _check_scalars(
-    top_k: int, max_answer_len: int | None, scoring: str, num_questions: int | None
+    top_k: int,
+    max_answer_len: int | None,
+    scoring: str,
+    num_questions: int | None,
+    max_seq_len: int | None,
+    distinct: bool,
+    null_in_spans: bool,
 ) -> None:
-    for name, value, least in (
-        ("top_k", top_k, 1),
-        ("max_answer_len", max_answer_len, 1),
-        ("num_questions", num_questions, 0),
+    for name, value, least, most in (
+        ("top_k", top_k, 1, _INT32.max),
+        ("max_answer_len", max_answer_len, 1, None),
+        ("num_questions", num_questions, 0, _INT32.max),
+        ("max_seq_len", max_seq_len, 0, _INT32.max),
     ):
         if value is None and name != "top_k":
             continue
         if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
+        if most is not None and value > most:
+            raise ValueError(f"{name} must be at most {most}; got {value}")
+    for name, flag in (("distinct", distinct), ("null_in_spans", null_in_spans)):
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name} must be True or False; got {flag!r}")
     if scoring not in _SCORINGS:
         raise ValueError(
             f"scoring must be one of {', '.join(map(repr, _SCORINGS))}; got {scoring!r}"
@@ -307,6 +327,8 @@ def _check_logits(start: Tensor, end: Tensor, row_offset: Tensor | None) -> None
                 f"{name} must be float16, bfloat16 or float32; got {logits.dtype} "
                 "(scores are computed in float32: pass logits.float())"
             )
+        if logits.layout != torch.strided:
+            raise TypeError(f"{name} must be dense; got {logits.layout}: pass logits.to_dense()")
     if start.shape != end.shape or start.dtype != end.dtype or start.device != end.device:
         raise ValueError(
             "start_logits and end_logits must have the same shape, dtype and device; got "
@@ -321,30 +343,52 @@ def _check_logits(start: Tensor, end: Tensor, row_offset: Tensor | None) -> None
         )
 
 
-def _indices(
-    name: str,
-    value: Tensor,
-    shape: tuple[int, ...] | None,
-    device: torch.device,
-    dtype: torch.dtype = torch.int32,
+def _check_mask(mask: Tensor, logits: Tensor) -> None:
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"context_mask must be a torch.Tensor; got {type(mask).__name__}")
+    if mask.dtype != torch.bool or mask.shape != logits.shape or mask.device != logits.device:
+        raise ValueError(
+            f"context_mask must be bool and shaped like the logits, {list(logits.shape)}, and on "
+            f"their device; got {mask.dtype}, {list(mask.shape)} on {mask.device}"
+        )
+
+
+def _integers(
+    name: str, value: Tensor, shape: tuple[int, ...] | None, device: torch.device
 ) -> Tensor:
-    """``value`` as a contiguous tensor of ``dtype`` on ``device``, or an error that names it."""
+    """``value`` where it is, or an error that names it."""
     if not isinstance(value, Tensor):
-        value = torch.as_tensor(value)
+        try:
+            value = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"{name} must be a tensor of int32 or int64; got {type(value).__name__}"
+            ) from None
     if value.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"{name} must be int32 or int64; got {value.dtype}")
-    if shape is not None and value.shape != shape:
+    if value.ndim != 1 if shape is None else value.shape != shape:
+        expected = "[C]" if shape is None else list(shape)
         raise ValueError(
-            f"{name} must have shape {list(shape)}, a row per chunk; got {list(value.shape)}"
+            f"{name} must have shape {expected}, a row per chunk; got {list(value.shape)}"
         )
     if value.device != device and value.device.type != "cpu":
         raise ValueError(f"{name} is on {value.device}, the logits are on {device}")
+    return value
+
+
+def _moved(value: Tensor, device: torch.device, dtype: torch.dtype = torch.int32) -> Tensor:
+    """``value`` as a contiguous tensor of ``dtype`` on ``device``.
+
+    What does not fit becomes the largest or smallest number: it must not wrap around to one that fits.
+    """
+    if value.dtype == torch.int64 and dtype == torch.int32:
+        value = value.clamp(_INT32.min, _INT32.max)
     return value.to(device, dtype, non_blocking=True).contiguous()
 
 
 def _reach(
     logits: Tensor,
-    null_position: Tensor,
+    null_position: int | Tensor,
     context: Tensor,
     question_id: Tensor | None,
     num_questions: int | None,
@@ -358,7 +402,8 @@ def _reach(
     elif max_seq_len is not None:
         longest = max_seq_len
     else:
-        longest = max(int(context[:, 1].max()), int(null_position.max()) + 1)
+        null = null_position if isinstance(null_position, int) else int(null_position.max())
+        longest = max(int(context[:, 1].max()), null + 1)
     if question_id is None:
         most_chunks = 1
     elif num_questions is None or question_id.device.type == "cpu":
@@ -370,10 +415,6 @@ def _reach(
 
 def _check_question_id(question_id: Tensor, chunks: int, num_questions: int | None) -> int:
     """Q, after a look at the ids where that costs no synchronization (or one is needed anyway)."""
-    if question_id.shape != (chunks,):
-        raise ValueError(
-            f"question_id must have shape [{chunks}], an id per chunk; got {list(question_id.shape)}"
-        )
     if num_questions is not None and (
         torch.compiler.is_compiling() or question_id.device.type != "cpu"
     ):
@@ -388,7 +429,7 @@ def _check_question_id(question_id: Tensor, chunks: int, num_questions: int | No
             f"{int(question_id[at])} after {int(question_id[at - 1])} at chunk {at}"
         )
     first, last = int(question_id[0]), int(question_id[-1])
-    if first < 0 or (num_questions is not None and last >= num_questions):
+    if first < 0 or last >= (_INT32.max if num_questions is None else num_questions):
         raise ValueError(
             f"question_id must be from 0 to num_questions - 1; got {first} to {last} "
             f"with num_questions {num_questions}"

@@ -32,15 +32,17 @@ def decode(
 ) -> Any:
     """Decode checked arguments; see [`qa_fast.decode_spans`][] for their meaning.
 
-    None where the kernels do not reach: more than 128 spans per question, or spans of more than 1,024
-    tokens in chunks longer than that. The torch backend answers then.
+    None where the kernels do not reach: more than 128 spans per question, spans of more than 1,024
+    tokens in chunks longer than that, or Triton before 3.3. The torch backend answers then.
     """
+    import triton.language as tl
+
     from .kernels.merge_topk import chunk_norm, merge_topk
     from .kernels.span_topk import span_topk, tiling
 
     width = max(max_seq_len, 1)
     tiles = tiling(width, max_answer_len)
-    if tiles is None or top_k > MAX_TOP_K:
+    if tiles is None or top_k > MAX_TOP_K or not hasattr(tl, "gather"):  # Triton 3.2 has none
         return None
     final = tiles.tiles == 1 and question_id is None
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qa_fast import postprocess_qa_predictions
 from qa_fast.pipeline import pipeline
 
 from . import run_qa
+from .strategies import budget
 from .tiny import DATA, tiny_model, tokenizer_of
 
 Row = dict[str, Any]
@@ -250,7 +251,7 @@ def made_up(draw: Any) -> tuple[list[Row], list[Row], tuple[np.ndarray, np.ndarr
     return examples, features, (start, end)
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@budget(150)
 @given(data=made_up(), negative=st.booleans(), length=st.integers(1, 9))
 def test_made_up_features(tmp_path_factory: Any, data: Any, negative: bool, length: int) -> None:
     examples, features, logits = data

@@ -14,7 +14,7 @@ import torch
 
 from qa_fast.chunks import ExampleError
 from qa_fast.device import Device, is_out_of_memory
-from qa_fast.engine import Engine, Options
+from qa_fast.engine import Engine, ModelError, Options
 from qa_fast.forward import bucket_widths, plan_batches
 
 from .test_engine import OPTIONS, answers_of, examples, same
@@ -93,9 +93,9 @@ def test_other_errors_of_the_model_are_not_taken_for_a_shortage(error: Exception
     assert not is_out_of_memory(error)
     tokenizer = tokenizer_of("wordpiece")
     engine = Engine(Small(tiny_model(tokenizer), 0, error), tokenizer)
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(ModelError, match=f"^Small raised {type(error).__name__}: ") as caught:
         list(engine.read(examples(), OPTIONS))
-    assert caught.value is error
+    assert caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize("max_seq_len", [1, 7, 64, 130, 384, 512, 4096])

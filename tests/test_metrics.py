@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import qa_fast
@@ -24,6 +24,7 @@ from qa_fast.metrics import (
 )
 
 from . import scripts_of_squad as scripts
+from .strategies import budget
 
 DATA = Path(__file__).parent / "data"
 SAMPLE = DATA / "squad2_sample.json"
@@ -98,7 +99,7 @@ def rows(data: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"context": "c", **qa} for qa in qas]
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@budget(150)
 @given(EXAMPLES, st.data())
 def test_rules_of_2(examples: list[tuple[str, list[str]]], draw: Any) -> None:
     data = squad([golds for _, golds in examples])
@@ -111,7 +112,7 @@ def test_rules_of_2(examples: list[tuple[str, list[str]]], draw: Any) -> None:
         assert found.metrics == scripts.evaluate_2(data, predictions, na, threshold)
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@budget(100)
 @given(EXAMPLES)
 def test_rules_of_1(examples: list[tuple[str, list[str]]]) -> None:
     data = squad([golds or ["x"] for _, golds in examples])
@@ -121,13 +122,13 @@ def test_rules_of_1(examples: list[tuple[str, list[str]]]) -> None:
 
 
 @pytest.mark.parametrize("language", [code for code in LANGUAGES if code != "ar"])
-@settings(deadline=None, derandomize=True, max_examples=100)
+@budget(100)
 @given(text=st.text(alphabet="aAdnthelsoiuóáß $–«»।،。？、的分308_ \t", max_size=30))
 def test_mlqa_normalization_of_any_text(language: str, text: str) -> None:
     assert make_normalizer("mlqa", language)(text) == scripts.mlqa_normalize(language)(text)
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@budget(100)
 @given(text=st.text(alphabet="الكتبم ،؟ x", max_size=20))
 def test_mlqa_normalization_of_any_arabic_text(text: str) -> None:
     assert make_normalizer("mlqa", "ar")(text) == scripts.mlqa_normalize("ar")(text)

@@ -84,6 +84,11 @@ FLOATS = torch.zeros(C, N)
 BAD_CALLS = {
     "top-k-zero": ({"top_k": 0}, "top_k must be an integer of at least 1; got 0"),
     "top-k-not-an-integer": ({"top_k": 2.5}, "got 2.5"),
+    "top-k-past-32-bits": ({"top_k": 2**62}, "top_k must be at most 2147483647; got 4611686018427387904"),
+    "num-questions-past-32-bits": ({"num_questions": 2**40}, "num_questions must be at most 2147483647"),
+    "max-seq-len-no-number": ({"max_seq_len": "x"}, "max_seq_len must be an integer of at least 0; got 'x'"),
+    "distinct-no-flag": ({"distinct": "no"}, "distinct must be True or False; got 'no'"),
+    "sparse": ({"start_logits": FLOATS.to_sparse()}, "start_logits must be dense; got torch.sparse_coo"),
     "max-answer-len-zero": ({"max_answer_len": 0}, "max_answer_len must be an integer of at least 1"),
     "unknown-scoring": ({"scoring": "softmax"}, "'probability', 'shared', 'logit'; got 'softmax'"),
     "float64": ({"start_logits": FLOATS.double()}, "float16, bfloat16 or float32; got torch.float64"),
@@ -96,22 +101,35 @@ BAD_CALLS = {
     ),
     "context-shape": ({"context": torch.zeros(3, 2).int()}, "context must have shape [4, 2]"),
     "context-dtype": ({"context": torch.zeros(4, 2)}, "context must be int32 or int64"),
+    "context-no-numbers": ({"context": "all"}, "context must be a tensor of int32 or int64; got str"),
+    "context-past-32-bits": ({"context": torch.tensor([[2**32, 2**32 + 4]] * C)}, "for chunk 0, whose row"),
     "context-past-the-row": ({"context": torch.tensor([[0, 5]] * 3 + [[2, 13]])}, "[2, 13) for chunk 3"),
     "context-negative": ({"context": torch.tensor([[-1, 5]] * 4)}, "[-1, 5) for chunk 0"),
     "context-backwards": ({"context": torch.tensor([[0, 5], [6, 5]] * 2)}, "[6, 5) for chunk 1"),
     "null-position-past-the-row": ({"null_position": 12}, "got 12 for chunk 0"),
+    "null-position-past-32-bits": ({"null_position": 2**32}, "-1 for none; got 4294967296"),
+    "null-position-missing": ({"null_position": None}, "null_position must be a tensor of int32 or int64"),
+    "question-id-past-32-bits": (
+        {"question_id": torch.tensor([0, 1, 2, 2**32]), "num_questions": None}, "got 0 to 4294967296"
+    ),
+    "question-id-no-numbers": ({"question_id": "abcd"}, "question_id must be a tensor of int32 or int64"),
     "question-id-decreases": ({"question_id": torch.tensor([0, 1, 0, 2])}, "got 0 after 1 at chunk 2"),
     "question-id-too-large": ({"question_id": torch.tensor([0, 1, 2, 3])}, "got 0 to 3 with num_questions 3"),
     "question-id-negative": ({"question_id": torch.tensor([-1, 0, 1, 2])}, "got -1 to 2"),
     "question-id-shape": ({"question_id": torch.tensor([0, 1])}, "question_id must have shape [4]"),
     "num-questions-without-ids": ({"question_id": None}, "each of the 4 chunks is a question of its own"),
     "mask-dtype": ({"context_mask": torch.ones(C, N)}, "context_mask must be bool"),
-    "mask-shape": ({"context_mask": torch.ones(C, 2).bool()}, "[4, 12]; got torch.bool, [4, 2]"),
+    "mask-shape": ({"context_mask": torch.ones(C, 2).bool()}, "got torch.bool, [4, 2] on cpu"),
+    "mask-not-a-tensor": ({"context_mask": [[True] * N] * C}, "context_mask must be a torch.Tensor; got list"),
     "context-offset-shape": ({"context_offset": torch.zeros(2).int()}, "context_offset must have shape [4]"),
     "row-offset-needs-context": (
         {"start_logits": FLOATS.view(-1), "end_logits": FLOATS.view(-1), "context": None,
          "row_offset": torch.arange(4) * 12},
         "need context",
+    ),
+    "row-offset-scalar": (
+        {"start_logits": FLOATS.view(-1), "end_logits": FLOATS.view(-1), "row_offset": torch.tensor(3)},
+        "row_offset must have shape [C], a row per chunk; got []",
     ),
     "row-offset-negative": (
         {"start_logits": FLOATS.view(-1), "end_logits": FLOATS.view(-1),
@@ -134,6 +152,15 @@ def test_bad_arguments_are_named(changes: dict[str, Any], message: str):
     }  # fmt: skip
     with pytest.raises((ValueError, TypeError), match=re.escape(message)):
         qa_fast.decode_spans(**{**arguments, **options, **changes})
+
+
+@pytest.mark.parametrize("limit", [2**30, 2**31, 2**63 + 3, 2**70])
+def test_a_length_that_no_chunk_reaches_is_no_limit(limit: int):
+    arguments, options = call()
+    wanted = qa_fast.decode_spans(*arguments, **{**options, "max_answer_len": None})
+    assert_identical(
+        wanted, qa_fast.decode_spans(*arguments, **{**options, "max_answer_len": limit})
+    )
 
 
 def test_scores_are_the_probabilities_of_the_two_softmaxes():

@@ -150,7 +150,7 @@ def test_layers() -> None:
         ["answering"],
         ["features"],
         ["compat"],
-        ["inputs"],
+        ["inputs", "loading"],
         ["pipeline"],
         ["provenance"],
         ["shards", "stopping"],

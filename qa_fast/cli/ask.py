@@ -15,11 +15,13 @@ from rich.console import Console
 from qa_fast.files import explain, open_file
 
 from .common import (
+    AllowPickle,
     Device,
     DocStride,
     InputError,
     MaxSeqLen,
     ModelName,
+    TrustRemoteCode,
     quiet,
     with_option_names,
 )
@@ -113,6 +115,8 @@ def ask(
     device: Device = None,
     max_seq_len: MaxSeqLen = None,
     doc_stride: DocStride = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Find the part of a text that answers QUESTION."""
     _check_text(question, "the question", 'give one, such as "Who wrote it?"')
@@ -123,7 +127,12 @@ def ask(
                 pipeline,  # here, because it imports PyTorch and Transformers
             )
 
-            qa = pipeline(model, device=device)
+            qa = pipeline(
+                model,
+                device=device,
+                allow_pickle=allow_pickle,
+                trust_remote_code=trust_remote_code,
+            )
             answers = answer_texts(
                 qa,
                 question,

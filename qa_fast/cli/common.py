@@ -33,6 +33,22 @@ Device = Annotated[
         rich_help_panel="Model",
     ),
 ]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Also load weights that are pickled, where a model has no safetensors.",
+        rich_help_panel="Model",
+    ),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the code that comes with the model, with all your rights.",
+        rich_help_panel="Model",
+    ),
+]
 MaxSeqLen = Annotated[
     int | None,
     typer.Option(
@@ -61,7 +77,7 @@ class InputError(Exception):
 def quiet() -> Iterator[None]:
     """Loads and runs a model without the progress bars and advice of the libraries underneath.
 
-    A download from the hub still shows its own progress.
+    A download from the hub still shows its own progress. Other warnings are a line each.
     """
     from transformers.utils import logging
 
@@ -69,6 +85,7 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: say(f"qa-fast: warning: {message}")
         for library in ("transformers", "huggingface_hub", "torch"):
             warnings.filterwarnings("ignore", module=rf"{library}\b")
         yield
@@ -77,7 +94,9 @@ def quiet() -> Iterator[None]:
 def with_option_names(message: str) -> str:
     """``message`` of the library with its arguments named as on the command line."""
     message = message.replace("handle_impossible_answer=True", "--no-answer")
-    names = "top_k|max_answer_len|max_seq_len|doc_stride|null_threshold|num_shards|shard_index"
+    message = re.sub(r"\b(allow_pickle|trust_remote_code)=True\b", r"\1", message)
+    names = "allow_pickle|trust_remote_code|top_k|max_answer_len|max_seq_len|doc_stride"
+    names += "|null_threshold|num_shards|shard_index"
     return re.sub(rf"\b({names})\b", lambda name: "--" + name[0].replace("_", "-"), message)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import InputError, input_error, quiet, say
+from .common import AllowPickle, InputError, TrustRemoteCode, input_error, quiet, say
 from .terminal import visible
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def evaluate(
             rich_help_panel="Straight from a model",
         ),
     ] = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
     no_answer: Annotated[
         bool,
         typer.Option(
@@ -236,8 +238,9 @@ def evaluate(
     if (predictions is None) == (model is None):
         both = "both were given" if model else "neither was given"
         raise InputError(f"either PREDICTIONS or --model is needed; {both}")
-    if model is None and (device or no_answer):
-        raise InputError("--device and --no-answer are for --model, which was not given")
+    if model is None and (device or no_answer or allow_pickle or trust_remote_code):
+        given = "--device, --no-answer, --allow-pickle and --trust-remote-code"
+        raise InputError(f"{given} are for --model, which was not given")
     from qa_fast.evaluation import evaluate as run_evaluate
     from qa_fast.rows import Columns
     from qa_fast.shards import write_file
@@ -263,7 +266,13 @@ def evaluate(
             subset=subset,
             limit=limit,
             seed=seed,
-            **_answering(model, device, no_answer),
+            **_answering(
+                model,
+                no_answer,
+                device=device,
+                allow_pickle=allow_pickle,
+                trust_remote_code=trust_remote_code,
+            ),
         )
         if results is not None:
             from qa_fast.results import write_results
@@ -289,14 +298,14 @@ def evaluate(
         _print(found)
 
 
-def _answering(model: str | None, device: str | None, no_answer: bool) -> dict[str, Any]:
+def _answering(model: str | None, no_answer: bool, **loading: Any) -> dict[str, Any]:
     """The arguments that let a model answer first; none without a model."""
     if model is None:
         return {}
     from qa_fast.pipeline import BUNDLED_MODEL, pipeline
 
     with quiet():
-        qa = pipeline(BUNDLED_MODEL if model == BUNDLED else model, device=device)
+        qa = pipeline(BUNDLED_MODEL if model == BUNDLED else model, **loading)
     return {"model": qa, "handle_impossible_answer": no_answer, "progress": sys.stderr.isatty()}
 
 

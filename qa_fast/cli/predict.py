@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import (
+    AllowPickle,
     Device,
     DocStride,
     InputError,
     MaxSeqLen,
     ModelName,
+    TrustRemoteCode,
     input_error,
     quiet,
     say,
@@ -221,6 +223,8 @@ def predict(
             rich_help_panel="Model",
         ),
     ] = False,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
     devices: Annotated[
         str | None,
         typer.Option(
@@ -297,6 +301,8 @@ def predict(
             "device": device,
             "dtype": dtype,
             "compile": compile,
+            "allow_pickle": allow_pickle,
+            "trust_remote_code": trust_remote_code,
             "columns": columns,
             "on_error": on_error.value,
             "null_threshold": null_threshold,

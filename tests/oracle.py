@@ -1,0 +1,93 @@
+"""The whole pipeline, one question and one chunk at a time, in the plainest Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from qa_fast import reference
+from qa_fast.answers import candidate_count
+from qa_fast.chunks import make_chunks
+from qa_fast.engine import Options
+
+
+def answers(
+    model: Any, tokenizer: Any, question: str, context: str, options: Options
+) -> dict[Any, float]:
+    """The score of every answer that `Engine.read` may give; more than it gives.
+
+    Keyed by the text in lower case under "probability", else by the (start, end) of its characters.
+    The null answer's key is None.
+    """
+    chunks = make_chunks(
+        tokenizer,
+        [question],
+        [context],
+        max_seq_len=options.max_seq_len or 384,
+        doc_stride=options.doc_stride,
+        max_question_len=options.max_question_len,
+    )
+    starts, ends = [], []
+    for begin, length in zip(chunks.row_offset, chunks.length, strict=True):
+        cut = slice(begin, begin + length)
+        inputs = {"input_ids": torch.from_numpy(chunks.input_ids[cut])[None].long()}
+        if "token_type_ids" in tokenizer.model_input_names:
+            inputs["token_type_ids"] = torch.from_numpy(chunks.token_type_ids[cut])[None].long()
+        with torch.inference_mode():
+            output = model(**inputs)
+        starts.append(np.asarray(output["start_logits"][0]))
+        ends.append(np.asarray(output["end_logits"][0]))
+    merge = options.scoring == "probability"
+    align = options.align_to_words or not merge
+    spans = reference.decode_spans(
+        starts,
+        ends,
+        chunks.context.tolist(),
+        None if merge else chunks.question_id.tolist(),
+        top_k=candidate_count(options.top_k, align),
+        max_answer_len=options.max_answer_len,
+        scoring=options.scoring,
+        context_offset=None if merge else chunks.context_offset.tolist(),
+        null_position=chunks.null_position.tolist(),
+    )
+    (encoding,) = chunks.encodings
+    found: dict[Any, float] = {}
+    for chunk, start, end, score in zip(
+        spans.chunk.ravel(),
+        spans.start.ravel(),
+        spans.end.ravel(),
+        spans.score.ravel(),
+        strict=True,
+    ):
+        if chunk < 0:
+            continue
+        low, high = chunks.context[chunk].tolist()
+        shift = int(chunks.context_offset[chunk]) - low
+        first, last = int(start) + shift, int(end) + shift
+        if options.align_to_words:
+            window = (low + shift, high + shift) if merge else (0, len(encoding))
+            first, last = widened(encoding.word_ids, first, last, *window)
+        characters = (encoding.offsets[first][0], encoding.offsets[last][1])
+        key = context[slice(*characters)].lower() if merge else characters
+        value = float(score if options.scoring == "logit" else np.exp(score))
+        if merge:
+            found[key] = found.get(key, 0.0) + value
+        else:
+            found[key] = max(found.get(key, -np.inf), value)
+    null = spans.null_score.min()
+    if options.handle_impossible_answer and null > -np.inf:
+        found[None] = float(null if options.scoring == "logit" else np.exp(null))
+    return found
+
+
+def widened(words: Any, first: int, last: int, low: int, high: int) -> tuple[int, int]:
+    """Tokens ``first`` to ``last``, widened to whole words as far as [low, high) goes."""
+    if words[first] is None or words[last] is None:
+        return first, last
+    while first > low and words[first - 1] == words[first]:
+        first -= 1
+    while last < high - 1 and words[last + 1] == words[last]:
+        last += 1
+    return first, last
