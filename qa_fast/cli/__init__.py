@@ -51,7 +51,7 @@ class _Group(TyperGroup):
 
 EPILOG = """\
 Exit codes: 0 done; 1 a bug, or standard output that nobody reads any more; 2 arguments, data or files
-that cannot be used, told in one line on standard error; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
+that cannot be used, told in one line of stderr; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 """
 
 app = typer.Typer(
