@@ -175,11 +175,10 @@ def test_processes_that_are_forked_or_spawned_answer(tmp_path: Path) -> None:
 
 # --- very many small calls ----------------------------------------------------------------------
 
-# The suite makes 3,000 calls. QA_FAST_SOAK_SECONDS=600 goes on for ten minutes, which is about as many
-# calls as a day has at one per second.
+# The suite makes 1,800 calls; QA_FAST_SOAK_SECONDS=600 goes on for ten minutes.
 SOAK_SECONDS = float(os.environ.get("QA_FAST_SOAK_SECONDS", "0"))
-# At first caches, pools and free lists fill, also NumPy's and Python's own: for about 1,000 calls.
-BLOCK_CALLS, WARM_UP, SAMPLES = 50, 20, 40
+# At first caches, pools and free lists fill, also NumPy's and Python's own: for some hundred calls.
+BLOCK_CALLS, WARM_UP, SAMPLES = 30, 20, 40
 
 
 def resident() -> int:
