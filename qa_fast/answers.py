@@ -6,7 +6,7 @@ Offsets count code points of the context as given: ``context[start:end] == answe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from itertools import pairwise
 from math import exp, inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -190,16 +190,16 @@ def char_ranges(
 def _word_tokens(encoding: Encoding, tokens: Sequence[int]) -> list[tuple[int, int]]:
     """For each token the half-open range of its word's tokens; (-1, -1) where it is of none."""
     if len(tokens) < MANY_TOKENS:
-        words = [encoding.token_to_word(token) for token in tokens]
+        word_of, tokens_of = encoding.token_to_word, encoding.word_to_tokens
         return [
-            (-1, -1) if word is None else encoding.word_to_tokens(word) or (-1, -1)
-            for word in words
+            (-1, -1) if (word := word_of(token)) is None else tokens_of(word) or (-1, -1)
+            for token in tokens
         ]
-    word_of = np.array([-1 if word is None else word for word in encoding.word_ids])
-    edges = np.flatnonzero(np.diff(word_of, prepend=-2, append=-2))
+    words = np.array([-1 if word is None else word for word in encoding.word_ids])
+    edges = np.flatnonzero(np.diff(words, prepend=-2, append=-2))
     at = np.searchsorted(edges, tokens, side="right")
     ranges = np.stack([edges[at - 1], edges[at]], axis=1)
-    ranges[word_of[tokens] < 0] = -1
+    ranges[words[tokens] < 0] = -1
     return list(map(tuple, ranges.tolist()))
 
 
@@ -222,8 +222,10 @@ def _look_up(
     keys, index = np.unique(
         np.concatenate([encoding << 32 | first, encoding << 32 | last]), return_inverse=True
     )
+    number, token = keys >> 32, (keys & 0xFFFFFFFF).tolist()
+    edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(token)]
     values: list[tuple[int, int]] = []
-    for number, group in groupby(keys.tolist(), lambda key: key >> 32):
-        values += of(encodings[number], [key & 0xFFFFFFFF for key in group])
+    for begin, end in pairwise(edges if token else ()):
+        values += of(encodings[number[begin]], token[begin:end])
     found = np.array(values, np.int64).reshape(-1, 2).T[:, index.ravel()]
     return found[:, : len(first)], found[:, len(first) :]

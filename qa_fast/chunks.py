@@ -153,7 +153,10 @@ class Chunker:
     ) -> None:
         self._backend = _backend(tokenizer)
         self._layout = _Layout.of(tokenizer, self._backend)
-        self._vocabulary = vocabulary
+        # Most tokenizers have no token that their model does not know: then none is looked for.
+        ids = self._backend.get_vocab(with_added_tokens=True).values()
+        fits = vocabulary is None or max(ids, default=0) < vocabulary
+        self._vocabulary = None if fits else vocabulary
         unknown = self._unknown_token(np.concatenate(self._layout.special_ids))
         if unknown:
             raise ValueError(f"{type(tokenizer).__name__} adds {unknown}")
