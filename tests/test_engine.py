@@ -18,12 +18,12 @@ import torch
 from transformers import BertConfig, BertModel, XLNetConfig, XLNetForQuestionAnswering
 
 from qa_fast import engine as engine_module
-from qa_fast import reference
 from qa_fast.answers import Reading
 from qa_fast.chunks import ExampleError, make_chunks
 from qa_fast.engine import Engine, Options, Stats
 from qa_fast.forward import plan_batches
 
+from . import oracle
 from .tiny import tiny_model, tokenizer_of, xquad
 
 # Enough answers that a difference anywhere in the logits shows.
@@ -88,50 +88,11 @@ def test_answers_are_those_of_the_reference(family: str, scoring: str) -> None:
     question, context = examples()[4]
     options = replace(OPTIONS, top_k=5, scoring=scoring, align_to_words=False)
     (answers,) = answers_of(Engine(model, tokenizer), [(question, context)], options)
-
-    chunks = make_chunks(tokenizer, [question], [context], max_seq_len=128, doc_stride=32)
-    assert len(chunks) > 1
-    starts, ends = [], []
-    for begin, length in zip(chunks.row_offset, chunks.length, strict=True):
-        cut = slice(begin, begin + length)
-        inputs = {"input_ids": torch.from_numpy(chunks.input_ids[cut])[None].long()}
-        if "token_type_ids" in tokenizer.model_input_names:
-            inputs["token_type_ids"] = torch.from_numpy(chunks.token_type_ids[cut])[None].long()
-        with torch.inference_mode():
-            output = model(**inputs)
-        starts.append(output.start_logits[0].numpy())
-        ends.append(output.end_logits[0].numpy())
-    per_chunk = scoring == "probability"
-    spans = reference.decode_spans(
-        starts,
-        ends,
-        chunks.context.tolist(),
-        None if per_chunk else chunks.question_id.tolist(),
-        top_k=5,
-        max_answer_len=15,
-        scoring=scoring,
-        context_offset=None if per_chunk else chunks.context_offset.tolist(),
-        null_position=chunks.null_position.tolist(),
-    )
-    expected: dict[Any, float] = {}
-    for chunk_score, chunk, start, end in zip(
-        spans.score.ravel(),
-        spans.chunk.ravel(),
-        spans.start.ravel(),
-        spans.end.ravel(),
-        strict=True,
-    ):
-        shift = chunks.context_offset[chunk] - chunks.context[chunk, 0]
-        first = chunks.encodings[0].token_to_chars(int(start + shift))[0]
-        last = chunks.encodings[0].token_to_chars(int(end + shift))[1]
-        score = float(chunk_score if scoring == "logit" else np.exp(chunk_score))
-        key = context[first:last].lower() if per_chunk else (first, last)
-        if key not in expected:
-            expected[key] = score
-        elif per_chunk:
-            expected[key] += score
+    assert len(make_chunks(tokenizer, [question], [context], max_seq_len=128, doc_stride=32)) > 1
+    expected = oracle.answers(model, tokenizer, question, context, options)
     order = sorted(expected, key=lambda key: -expected[key])[: len(answers)]
-    mine = [a["answer"].lower() if per_chunk else (a["start"], a["end"]) for a in answers]
+    text = scoring == "probability"
+    mine = [a["answer"].lower() if text else (a["start"], a["end"]) for a in answers]
     assert mine == order
     assert [a["score"] for a in answers] == pytest.approx([expected[k] for k in order], rel=1e-4)
 

@@ -49,10 +49,11 @@ class _Group(TyperGroup):
         sys.exit(2)
 
 
-EPILOG = """\
-Exit codes: 0 done; 1 a bug, or standard output that nobody reads any more; 2 arguments, data or files
-that cannot be used, told in one line of stderr; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
-"""
+EPILOG = (
+    "Exit codes: 0 done; 1 a bug, or standard output that nobody reads any more; 2 arguments, "
+    "data or files that cannot be used, told in one line of stderr; 130 stopped by Ctrl-C; 143 stopped "
+    "by SIGTERM."
+)
 
 app = typer.Typer(
     epilog=EPILOG,
