@@ -435,7 +435,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "header_of_an_exabyte": (
         weights(lambda data: struct.pack("<Q", 2**60) + data[8:]),
-        "the model .*header too large",
+        "the model .*(header too large|HeaderTooLarge)",
     ),
     "offset_beyond_the_file": (
         header(lambda entries: entries[LIE].update(data_offsets=[0, 10**15])),
