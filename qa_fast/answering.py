@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from .answers import Answer, Reading
 from .chunks import ExampleError
-from .engine import Engine, Options, Pair
+from .engine import Engine, Pair
+from .options import Options
 from .predictions import Prediction, null_odds
 from .rows import Row
 

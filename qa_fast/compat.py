@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .engine import check_count
 from .features import Int64, Offsets, column, optional_column
+from .options import check_count
 from .spans import decode_spans
 
 logger = logging.getLogger(__name__)

@@ -32,7 +32,9 @@ from .answers import Reading, candidate_count, make_readings
 from .chunks import Chunker, Chunks, ExampleError, default_max_seq_len
 from .device import Runner, is_device_lost
 from .forward import BatchError, Failures, Forward, Logits, Plan, position_limit, vocabulary_size
-from .spans import Scoring, Spans, decode_spans
+from .options import Options as Options  # where users have it from
+from .options import check_count
+from .spans import Spans, decode_spans
 
 Pair = tuple[str, str]
 """A question and its context."""
@@ -60,65 +62,6 @@ class TokenProbabilities(NamedTuple):
     start: npt.NDArray[np.float64]
     end: npt.NDArray[np.float64]
     characters: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a caller can ask for; every field is checked.
-
-    Attributes:
-        top_k: most answers per question.
-        max_answer_len: most tokens in an answer; None for no limit.
-        max_seq_len: most tokens in a chunk; None for 384, or the model's limit where that is less.
-        doc_stride: context tokens that consecutive chunks share; None for
-            ``min(max_seq_len // 2, 128)``.
-        max_question_len: cut questions to that many tokens; None never cuts one.
-        handle_impossible_answer: let the null answer (``""``) compete. Its score is the [CLS]
-            token's, so with a tokenizer that adds none there is no null answer.
-        align_to_words: widen answers to whole words.
-        scoring: "probability": each chunk by itself, answers with the same text merged, as in
-            Transformers' pipeline; "shared": probabilities that compare across chunks; "logit":
-            sums of start and end logit.
-        spans_per_chunk: with "logit", look at that many spans of each chunk, so that the best chunk
-            cannot crowd out the others; None looks at the best spans of the whole context.
-    """
-
-    top_k: int = 1
-    max_answer_len: int | None = 15
-    max_seq_len: int | None = None
-    doc_stride: int | None = None
-    max_question_len: int | None = None
-    handle_impossible_answer: bool = False
-    align_to_words: bool = True
-    scoring: Scoring = "probability"
-    spans_per_chunk: int | None = None
-
-    @property
-    def decodes_chunks(self) -> bool:
-        """Whether spans are those of each chunk by itself, not of the whole context."""
-        return self.scoring == "probability" or self.spans_per_chunk is not None
-
-    def __post_init__(self) -> None:
-        check_count("top_k", self.top_k)
-        for name, least in (
-            ("max_answer_len", 1),
-            ("max_seq_len", 1),
-            ("doc_stride", 0),
-            ("max_question_len", 1),
-            ("spans_per_chunk", 1),
-        ):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name), least)
-        for name in ("handle_impossible_answer", "align_to_words"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")
-        if self.scoring not in get_args(Scoring):
-            names = ", ".join(map(repr, get_args(Scoring)))
-            raise ValueError(f"scoring must be one of {names}; got {self.scoring!r}")
-        if self.spans_per_chunk is not None and self.scoring != "logit":
-            raise ValueError(
-                f"spans_per_chunk goes with scoring='logit' only; got scoring={self.scoring!r}"
-            )
 
 
 class ModelError(ValueError):
@@ -554,12 +497,6 @@ class Engine:
 
 def _remade(model: Any, tokenizer: Any, arguments: dict[str, Any]) -> Engine:
     return Engine(model, tokenizer, **arguments)
-
-
-def check_count(name: str, value: object, least: int = 1) -> None:
-    """Raise a ValueError unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
 
 
 def read_ahead(items: Iterator[_T], depth: int) -> Iterator[_T]:

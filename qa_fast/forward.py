@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .batches import Batch, bucket_widths, plan_batches
 from .chunks import Chunks, ranges
 from .device import (
     Device,
@@ -38,27 +39,11 @@ CPU_BATCH_TOKENS = (2048, 4096)
 BATCH_TOKENS = 32768
 # Encoders in which every token attends to every other, so that one mask does for all layers.
 FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
-# torch.compile makes code for at most 8 shapes of a function (torch._dynamo.config.recompile_limit).
-BUCKETS = 8
 # Batches after a shortage of memory before larger ones are tried again.
 PATIENCE = 256
 
 PADDING_LEAKS = ("convbert", "yoso")
 """Model types whose logits depend on the padding behind a row, whatever the attention mask says."""
-
-
-class Batch(NamedTuple):
-    """Chunks that the model reads together.
-
-    Attributes:
-        chunks: their numbers.
-        rows: rows of the batch; those after the chunks are padding.
-        width: tokens in a row.
-    """
-
-    chunks: npt.NDArray[np.int64]
-    rows: int
-    width: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,63 +337,6 @@ class Forward:
                 RuntimeWarning,
                 stacklevel=2,
             )
-
-
-def plan_batches(
-    length: npt.NDArray[np.int32],
-    max_tokens: int,
-    batch_size: int | None = None,
-    widths: Sequence[int] | None = None,
-    *,
-    equal_lengths: bool = False,
-) -> list[Batch]:
-    """Cut chunks into batches of similar lengths, longest first.
-
-    Args:
-        length: [C] tokens per chunk.
-        max_tokens: most tokens in a batch after padding. A chunk that is longer by itself still
-            makes a batch, of one.
-        batch_size: most chunks in a batch; None for no such limit.
-        widths: the only row widths to use, ascending; then all batches of one width have the same
-            number of rows too, the last one's filled up with padding. None: each batch is as wide
-            as its longest chunk.
-        equal_lengths: no padding: a batch's chunks are all of one length; ``widths`` does not count.
-
-    Returns:
-        Batches that together hold every chunk once.
-
-    Example:
-        >>> plan = plan_batches(np.array([3, 9, 4, 8], np.int32), 18)
-        >>> [(batch.chunks.tolist(), batch.width) for batch in plan]
-        [([1, 3], 9), ([2, 0], 4)]
-    """
-    if equal_lengths:
-        widths = None
-    order = np.argsort(-length, kind="stable")
-    batches, done = [], 0
-    while done < len(order):
-        width = int(length[order[done]])
-        if widths is not None:
-            width = next(w for w in widths if w >= width)
-        rows = max(1, max_tokens // width)
-        rows = min(rows, batch_size or rows)
-        chunks = order[done : done + rows]
-        if equal_lengths:
-            chunks = chunks[length[chunks] == width]
-        if widths is None:
-            rows = len(chunks)
-        else:
-            shorter = [w for w in widths if w < width]
-            chunks = chunks[length[chunks] > (shorter[-1] if shorter else 0)]
-        batches.append(Batch(chunks, rows, width))
-        done += len(chunks)
-    return batches
-
-
-def bucket_widths(max_seq_len: int) -> list[int]:
-    """At most 8 row widths up to ``max_seq_len``, evenly spread: multiples of 8 but for the last."""
-    step = -(-max_seq_len // (8 * BUCKETS)) * 8
-    return [*range(step, max_seq_len, step), max_seq_len]
 
 
 def position_limit(model: Any) -> int | None:

@@ -18,9 +18,10 @@ import torch
 
 from .answers import Answer
 from .device import to_device
-from .engine import Engine, Options
+from .engine import Engine
 from .inputs import read_inputs
 from .loading import load_model, load_tokenizer
+from .options import Options
 from .spans import Scoring
 
 TASK = "question-answering"

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .answering import DEFAULTS, Answering, OnError, Reject
 from .chunks import default_doc_stride, default_max_seq_len
 from .datasets import open_source
-from .engine import Engine, Options, Stats, check_count
+from .engine import Engine, Stats
 from .files import Watch
 from .manifest import (
     check_settings,
@@ -30,6 +30,7 @@ from .manifest import (
     read_manifest,
     shard_manifest,
 )
+from .options import Options, check_count
 from .pipeline import QuestionAnsweringPipeline, pipeline
 from .predictions import Prediction
 from .processes import run_processes

@@ -17,7 +17,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .answering import DEFAULTS, Answering, OnError, Reject
-from .engine import Engine, Options
+from .engine import Engine
+from .options import Options
 from .pipeline import pipeline
 from .predictions import Prediction, to_table
 from .provenance import versions

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 import torch
 
 from .answers import Reading
-from .engine import Options, check_count
+from .options import Options, check_count
 from .pipeline import pipeline
 
 # More candidates than a document can have: all of them are wanted.

@@ -17,7 +17,8 @@ import torch
 import transformers
 from transformers import AutoModelForQuestionAnswering, Pipeline, pipelines
 
-from .engine import Engine, Options
+from .engine import Engine
+from .options import Options
 from .pipeline import TASK, Result, warn_caller, with_options
 from .pipeline import QuestionAnsweringPipeline as Answerer
 

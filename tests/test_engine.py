@@ -19,9 +19,9 @@ from transformers import BertConfig, BertModel, XLNetConfig, XLNetForQuestionAns
 
 from qa_fast import engine as engine_module
 from qa_fast.answers import Reading
+from qa_fast.batches import plan_batches
 from qa_fast.chunks import ExampleError, make_chunks
 from qa_fast.engine import Engine, Options, Stats
-from qa_fast.forward import plan_batches
 
 from . import oracle
 from .tiny import tiny_model, tokenizer_of, xquad

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from qa_fast.batches import bucket_widths, plan_batches
 from qa_fast.chunks import ExampleError
 from qa_fast.device import Device, is_out_of_memory
 from qa_fast.engine import Engine, ModelError, Options
-from qa_fast.forward import bucket_widths, plan_batches
 
 from .test_engine import OPTIONS, answers_of, examples, same
 from .tiny import tiny_model, tokenizer_of
