@@ -92,6 +92,8 @@ def assert_same(got: spans.Spans, want: Any, more: Any, atol: float) -> None:
         }
         last: dict[int, int] = {}
         for rank, span in enumerate(map(tuple, found[q])):
+            if score[q, rank] == -np.inf and wanted[q, rank, 0] >= 0 and span == (-1, -1, -1):
+                continue  # below the least of float32 a backend may give the span, or none
             where = f"question {q}, rank {rank}: {span} for {tuple(wanted[q, rank])}"
             if span == (-1, -1, -1):
                 assert span == tuple(wanted[q, rank]), where
