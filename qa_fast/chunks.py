@@ -154,9 +154,11 @@ class Chunker:
         self._backend = _backend(tokenizer)
         self._layout = _Layout.of(tokenizer, self._backend)
         # Most tokenizers have no token that their model does not know: then none is looked for.
-        ids = self._backend.get_vocab(with_added_tokens=True).values()
-        fits = vocabulary is None or max(ids, default=0) < vocabulary
-        self._vocabulary = None if fits else vocabulary
+        if vocabulary is not None:
+            ids = self._backend.get_vocab(with_added_tokens=True).values()
+            if max(ids, default=0) < vocabulary:
+                vocabulary = None
+        self._vocabulary = vocabulary
         unknown = self._unknown_token(np.concatenate(self._layout.special_ids))
         if unknown:
             raise ValueError(f"{type(tokenizer).__name__} adds {unknown}")

@@ -216,13 +216,14 @@ class Engine:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled are the model and the tokenizer; another process gets an engine made from them."""
-        arguments = {
-            "dtype": "auto",
-            "batch_size": self.batch_size,
-            "max_batch_tokens": self.max_batch_tokens,
-            "compile": self._forward.compiled,
-        }
-        return _remade, (self.model, self.tokenizer, arguments)
+        remade = partial(
+            Engine,
+            dtype="auto",
+            batch_size=self.batch_size,
+            max_batch_tokens=self.max_batch_tokens,
+            compile=self._forward.compiled,
+        )
+        return remade, (self.model, self.tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -493,10 +494,6 @@ class Engine:
             row_offset=host(window.plan.row_offset),
             num_questions=len(chunks) if per_chunk else len(chunks.encodings),
         )
-
-
-def _remade(model: Any, tokenizer: Any, arguments: dict[str, Any]) -> Engine:
-    return Engine(model, tokenizer, **arguments)
 
 
 def read_ahead(items: Iterator[_T], depth: int) -> Iterator[_T]:

@@ -288,9 +288,8 @@ def _record(predictions: Any, notes: list[str]) -> dict[str, Any]:
         return {}
     try:
         return next(iter(find_manifests(output)), {})
-    except (
-        ValueError
-    ) as error:  # of another program, or damaged: the predictions are there all the same
+    except ValueError as error:
+        # Of another program, or damaged: the predictions are there all the same.
         notes.append(f"how the predictions were made is not known: {error}")
         return {}
 

@@ -55,9 +55,8 @@ def load_model(
             _check_index(source, config, where)
         # The argument was renamed in Transformers 4.56.
         version = tuple(map(int, transformers.__version__.split(".")[:2]))
-        with (
-            _no_progress_bars() if "local_files_only" in where else nullcontext()
-        ):  # a download keeps its bars
+        # A download keeps its bars.
+        with _no_progress_bars() if "local_files_only" in where else nullcontext():
             model, found = AutoModelForQuestionAnswering.from_pretrained(
                 str(source),
                 config=config,

@@ -21,9 +21,8 @@ Scoring = Literal["probability", "shared", "logit"]
 _SCORINGS = get_args(Scoring)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 _INT32 = torch.iinfo(torch.int32)
-_NO_LIMIT = (
-    1 << 30
-)  # a max_answer_len that no chunk reaches; more does not fit into a kernel's int32
+# A max_answer_len that no chunk reaches; much more does not fit into a kernel's int32.
+_NO_LIMIT = 1 << 30
 
 
 class Spans(NamedTuple):

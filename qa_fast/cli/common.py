@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from qa_fast.files import explain
+
 from .terminal import visible
 
 # The options of the commands that load a model.
@@ -102,8 +104,6 @@ def with_option_names(message: str) -> str:
 
 def input_error(error: Exception) -> InputError:
     """The error of the library in the words of the command line."""
-    from qa_fast.files import explain
-
     return InputError(with_option_names(explain(error)))
 
 
