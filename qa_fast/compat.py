@@ -204,7 +204,9 @@ def _logits(predictions: Any, features: int) -> tuple[Tensor, Tensor]:
     if not isinstance(predictions, (tuple, list)) or len(predictions) != 2:
         got = f"{len(predictions)} items" if hasattr(predictions, "__len__") else "no sequence"
         raise ValueError(f"predictions must be two arrays, start and end logits; got {got}")
-    start, end = (torch.as_tensor(x) for x in predictions)
+    start, end = (
+        x if isinstance(x, Tensor) else torch.from_numpy(np.asarray(x)) for x in predictions
+    )
     if start.ndim != 2 or start.shape != end.shape or len(start) != features:
         raise ValueError(
             f"start and end logits must both be of shape [features, tokens], and there are "

@@ -29,7 +29,8 @@ enum { LANES = 16 };
 enum { FLOAT32, FLOAT16, BFLOAT16 };
 enum { PROBABILITY, SHARED, LOGIT };
 
-/* One call of decode_spans; C chunks, Q questions, k = top_k. Field for field the _Call of cpu_backend.py. */
+/* One call of decode_spans; C chunks, Q questions, k = top_k. Its first part is the _Call of cpu_backend.py, field
+ * for field; the rest is filled in here. */
 typedef struct {
     const void *start_logits, *end_logits; /* flat */
     const uint8_t *mask;                   /* flat, or NULL */
@@ -38,22 +39,22 @@ typedef struct {
     const int32_t *question;               /* [C], or NULL: a question per chunk */
     const int32_t *context_offset;         /* [C], or NULL: no span is the same as another */
     const int32_t *null_position;          /* [C] */
-    int64_t n_logits, row_stride, n_chunks, top_k;
+    float *score;                          /* [Q, k] */
+    int32_t *start, *end, *row;            /* [Q, k] */
+    float *null_score;                     /* [Q] */
+    uint8_t *nonfinite;                    /* [Q] */
+    int64_t n_logits, row_stride, n_chunks, n_questions, top_k;
     int64_t max_answer_len; /* 0: no limit */
     int64_t dtype, scoring, null_in_spans;
-    /* Of each chunk: its best spans by the sum of their logits, the log-sum-exp of its start and of its
-     * end logits, the sum of logits at its null position (+inf: it has none). */
-    float *total;               /* [C, k] */
-    int32_t *list_start;        /* [C, k] */
-    int32_t *list_end;          /* [C, k] */
-    float *log_norm;            /* [C, 2] */
-    float *null_total;          /* [C] */
-    uint8_t *chunk_nonfinite;   /* [C] */
-    /* Of each question. */
-    float *score;               /* [Q, k] */
-    int32_t *start, *end, *row; /* [Q, k] */
-    float *null_score;          /* [Q] */
-    uint8_t *nonfinite;         /* [Q] */
+
+    /* Of each chunk its best spans by the sum of their logits: entries list_at[c] to list_at[c + 1] - 1. A list
+     * has room for no more spans than the chunk holds, unless it is a row of the results. */
+    int64_t *list_at; /* [C + 1] */
+    float *total;
+    int32_t *list_start, *list_end;
+    float *log_norm;          /* [C, 2] log-sum-exp of the start and of the end logits */
+    float *null_total;        /* [C] sum of logits at the null position; +inf: it has none */
+    uint8_t *chunk_nonfinite; /* [C] */
 } Call;
 
 INLINE float from_bits(uint32_t bits)
@@ -82,6 +83,8 @@ INLINE float unordered(int32_t key) { return from_bits((uint32_t)(key ^ (key >> 
 
 INLINE float greater(float a, float b) { return a > b ? a : b; }
 
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 INLINE int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 INLINE int64_t row_of(const Call *call, int64_t chunk)
@@ -89,12 +92,33 @@ INLINE int64_t row_of(const Call *call, int64_t chunk)
     return call->row_offset ? call->row_offset[chunk] : chunk * call->row_stride;
 }
 
+/* The tokens of a chunk among which its spans are, and how many of them a span may have. */
+typedef struct {
+    int64_t low, n, window;
+} Extent;
+
+INLINE Extent extent_of(const Call *call, int64_t chunk)
+{
+    int64_t low = call->context[2 * chunk], high = call->context[2 * chunk + 1], null = call->null_position[chunk];
+    if (call->null_in_spans && null >= 0) {
+        low = null < low ? null : low;
+        high = null >= high ? null + 1 : high;
+    }
+    int64_t n = high - low;
+    return (Extent){low, n, call->max_answer_len && call->max_answer_len < n ? call->max_answer_len : n};
+}
+
+/* All spans of at most `window` of n tokens. */
+INLINE int64_t spans_of(Extent extent) { return extent.n * extent.window - extent.window * (extent.window - 1) / 2; }
+
 /* ---- one chunk ------------------------------------------------------------------------------------ */
 
 /* n logits from position `at` as float32, then -inf up to `size`. */
 INLINE void load(const void *logits, int64_t dtype, int64_t at, int64_t n, int64_t size, float *restrict out)
 {
-    if (dtype == FLOAT32) {
+    if (n == 0) {
+        /* `logits` may be a null pointer. */
+    } else if (dtype == FLOAT32) {
         memcpy(out, (const float *)logits + at, n * sizeof *out);
     } else if (dtype == BFLOAT16) {
         const uint16_t *in = (const uint16_t *)logits + at;
@@ -374,19 +398,14 @@ INLINE float log_add_exp(float a, float b)
 
 INLINE void decode_chunk(const Call *call, int64_t c, const Scratch *at)
 {
-    int64_t row = row_of(call, c), k = call->top_k;
+    int64_t row = row_of(call, c);
     int32_t first = call->context[2 * c], last = call->context[2 * c + 1], null = call->null_position[c];
-    int32_t low = first, high = last;
-    if (call->null_in_spans && null >= 0) {
-        low = null < low ? null : low;
-        high = null >= high ? null + 1 : high;
-    }
-    int64_t n = high - low, size = round_up(n, LANES);
-    int64_t window = call->max_answer_len && call->max_answer_len < n ? call->max_answer_len : n;
+    Extent extent = extent_of(call, c);
+    int64_t low = extent.low, n = extent.n, window = extent.window, size = round_up(n, LANES);
     load(call->start_logits, call->dtype, row + low, n, size, at->s);
     load(call->end_logits, call->dtype, row + low, n, size + window, at->e);
     if (call->mask || (call->null_in_spans && null >= 0))
-        for (int32_t i = low; i < high; i++) {
+        for (int64_t i = low; i < low + n; i++) {
             int inside = first <= i && i < last && (!call->mask || call->mask[row + i]);
             if (!inside && !(call->null_in_spans && i == null))
                 at->s[i - low] = at->e[i - low] = -INFINITY;
@@ -424,11 +443,15 @@ INLINE void decode_chunk(const Call *call, int64_t c, const Scratch *at)
         best_of_starts(at->s, at->e, size, window, at->a, at->b, at->best);
     else
         best_of_starts_unlimited(at->s, at->e, size, at->best);
-    float *total = call->total + c * k;
-    int32_t *start = call->list_start + c * k, *end = call->list_end + c * k;
-    int64_t found = k == 1 ? best_span(at, size, low, total, start, end)
-                           : best_spans(at, size, n, window, k, low, total, start, end);
-    for (; found < k; found++) {
+    int64_t list = call->list_at[c], room = call->list_at[c + 1] - list, found = 0;
+    int64_t k = smaller(room, spans_of(extent));
+    float *total = call->total + list;
+    int32_t *start = call->list_start + list, *end = call->list_end + list;
+    if (k == 1)
+        found = best_span(at, size, (int32_t)low, total, start, end);
+    else if (k > 1)
+        found = best_spans(at, size, n, window, k, (int32_t)low, total, start, end);
+    for (; found < room; found++) {
         total[found] = -INFINITY;
         start[found] = end[found] = -1;
     }
@@ -441,20 +464,19 @@ FOR_EVERY_CPU static void decode_range(const Call *call, int64_t begin, int64_t 
 }
 
 /* Lists of the chunks from begin to end - 1. 0, or -1 without memory. */
-EXPORT int qa_fast_decode_chunks(const Call *call, int64_t begin, int64_t end)
+EXPORT int64_t qa_fast_decode_chunks(const Call *call, int64_t begin, int64_t end)
 {
-    int64_t width = 1;
+    int64_t width = 1, window = 1, k = 1, spans = 1;
     for (int64_t c = begin; c < end; c++) {
-        int32_t low = call->context[2 * c], high = call->context[2 * c + 1], null = call->null_position[c];
-        if (call->null_in_spans && null >= 0) {
-            low = null < low ? null : low;
-            high = null >= high ? null + 1 : high;
-        }
-        width = high - low > width ? high - low : width;
+        Extent extent = extent_of(call, c);
+        int64_t here = spans_of(extent), wanted = smaller(call->list_at[c + 1] - call->list_at[c], here);
+        width = extent.n > width ? extent.n : width;
+        window = extent.window > window ? extent.window : window;
+        spans = here > spans ? here : spans;
+        k = wanted > k ? wanted : k;
     }
-    int64_t window = call->max_answer_len && call->max_answer_len < width ? call->max_answer_len : width;
-    int64_t size = round_up(width, LANES), k = call->top_k;
-    int64_t classes = size + LANES, room = 4 * k + 256, cells = room + window + 1;
+    int64_t size = round_up(width, LANES), classes = size + LANES;
+    int64_t room = smaller(4 * k + 256, spans), cells = room + window + 1;
     Scratch at = {.cells.room = room};
     size_t longs = (size_t)(2 * k), floats = (size_t)(2 * size + 3 * (size + window) + classes);
     size_t ints = (size_t)(size + 1 + classes + 3 * cells);
@@ -511,13 +533,37 @@ static int64_t place(const Call *call, int64_t chunk, int32_t token)
     return first <= token && token < last ? (int64_t)call->context_offset[chunk] + token - first : -1;
 }
 
-static int is_repeated(const Call *call, int64_t question, int64_t found, int64_t chunk, int32_t start, int32_t end)
+/* Places of the spans that a question has got already: a hash table, open addressing, of their ranks + 1. */
+typedef struct {
+    uint32_t *slot;
+    uint64_t slots; /* a power of two, more than the spans that come in */
+} Seen;
+
+/* Slots for n spans: at least twice as many. */
+static uint64_t slots_for(int64_t n)
+{
+    uint64_t slots = 8;
+    while (slots < 2 * (uint64_t)n)
+        slots *= 2;
+    return slots;
+}
+
+/* Whether the span from `start` to `end` of `chunk` has come before; else it is seen now, as number `found`. */
+static int is_repeated(const Call *call, Seen seen, int64_t question, int64_t found, int64_t chunk, int32_t start,
+                       int32_t end)
 {
     int64_t first = place(call, chunk, start), last = place(call, chunk, end);
-    for (int64_t at = question * call->top_k; at < question * call->top_k + found; at++)
+    uint64_t hash = ((uint64_t)first * 0x9e3779b97f4a7c15u ^ (uint64_t)last) * 0xc2b2ae3d27d4eb4fu;
+    for (uint64_t i = hash >> 32;; i++) {
+        uint32_t *slot = seen.slot + (i & (seen.slots - 1));
+        if (!*slot) {
+            *slot = (uint32_t)found + 1;
+            return 0;
+        }
+        int64_t at = question * call->top_k + *slot - 1;
         if (place(call, call->row[at], call->start[at]) == first && place(call, call->row[at], call->end[at]) == last)
             return 1;
-    return 0;
+    }
 }
 
 static float log_sum_exp_of_chunks(const Call *call, int64_t from, int64_t to, int side)
@@ -539,7 +585,13 @@ static float norm_of(const Call *call, int64_t chunk)
     return norm > -INFINITY ? norm : 0;
 }
 
-static void merge_question(const Call *call, int64_t question, int64_t from, int64_t to, Head *heap)
+/* The spans that a question with the chunks from `from` to `to` - 1 can have. */
+static int64_t answers_of(const Call *call, int64_t from, int64_t to)
+{
+    return smaller(call->top_k, call->list_at[to] - call->list_at[from]);
+}
+
+static void merge_question(const Call *call, int64_t question, int64_t from, int64_t to, Head *heap, Seen seen)
 {
     int64_t k = call->top_k, found = 0, heads = 0;
     float *score = call->score + question * k, null_score = INFINITY;
@@ -555,21 +607,28 @@ static void merge_question(const Call *call, int64_t question, int64_t from, int
     for (int64_t c = from; c < to && !bad; c++) {
         float norm = norm_of(call, c), null = call->null_total[c] - norm;
         null_score = null < null_score ? null : null_score;
-        if (call->total[c * k] > -INFINITY)
-            heap[heads++] = (Head){call->total[c * k] - norm, c, 0};
+        int64_t list = call->list_at[c];
+        if (list < call->list_at[c + 1] && call->total[list] > -INFINITY)
+            heap[heads++] = (Head){call->total[list] - norm, c, 0};
+    }
+    int distinct = call->context_offset && to - from > 1;
+    if (distinct) {
+        seen.slots = slots_for(answers_of(call, from, to));
+        memset(seen.slot, 0, seen.slots * sizeof *seen.slot);
     }
     for (int64_t i = heads / 2 - 1; i >= 0; i--)
         sift_down(heap, heads, i);
     while (found < k && heads) {
-        int64_t chunk = heap->chunk, at = chunk * k + heap->rank;
+        int64_t chunk = heap->chunk, at = call->list_at[chunk] + heap->rank;
         int32_t first = call->list_start[at], last = call->list_end[at];
-        if (!call->context_offset || to - from == 1 || !is_repeated(call, question, found, chunk, first, last)) {
+        if (!distinct || !is_repeated(call, seen, question, found, chunk, first, last)) {
             score[found] = heap->score;
             start[found] = first;
             end[found] = last;
             row[found++] = (int32_t)chunk;
         }
-        if (++heap->rank < k && call->total[at + 1] > -INFINITY)
+        heap->rank++;
+        if (at + 1 < call->list_at[chunk + 1] && call->total[at + 1] > -INFINITY)
             heap->score = call->total[at + 1] - norm_of(call, chunk);
         else
             *heap = heap[--heads];
@@ -584,9 +643,9 @@ static void merge_question(const Call *call, int64_t question, int64_t from, int
 }
 
 /* The answers to the questions from begin to end - 1, from their chunks' lists. 0, or -1 without memory. */
-EXPORT int qa_fast_merge_questions(const Call *call, int64_t begin, int64_t end)
+EXPORT int64_t qa_fast_merge_questions(const Call *call, int64_t begin, int64_t end)
 {
-    int64_t from = begin, most = 1;
+    int64_t from = begin, most = 1, answers = 0;
     if (call->question) {
         int64_t high = call->n_chunks;
         for (from = 0; from < high;) { /* the first chunk of the first question */
@@ -600,31 +659,90 @@ EXPORT int qa_fast_merge_questions(const Call *call, int64_t begin, int64_t end)
             if (call->question[c] != call->question[first])
                 first = c;
             most = c - first + 1 > most ? c - first + 1 : most;
+            int64_t here = answers_of(call, first, c + 1);
+            answers = here > answers ? here : answers;
         }
     }
-    Head *heap = malloc((size_t)most * sizeof *heap);
-    if (!heap)
+    size_t heap_size = (size_t)most * sizeof(Head);
+    char *memory = malloc(heap_size + slots_for(answers) * sizeof(uint32_t));
+    if (!memory)
         return -1;
+    Head *heap = (Head *)memory;
+    Seen seen = {.slot = (uint32_t *)(memory + heap_size)};
     for (int64_t question = begin, to; question < end; question++, from = to) {
         to = from + (!call->question && from < call->n_chunks);
         while (call->question && to < call->n_chunks && call->question[to] == question)
             to++;
-        merge_question(call, question, from, to, heap);
+        merge_question(call, question, from, to, heap, seen);
     }
-    free(heap);
+    free(memory);
     return 0;
 }
 
-/* The first chunk with a range or a null position outside its row; -1 for none. */
-EXPORT int64_t qa_fast_bad_chunk(const Call *call)
+/* ---- the whole call ------------------------------------------------------------------------------- */
+
+/* Statuses: 0, or NO_MEMORY, or 1 + c where chunk c is the first with a range or a null position outside its row. */
+enum { NO_MEMORY = -1 };
+
+EXPORT void qa_fast_end(Call *call)
 {
-    for (int64_t c = 0; c < call->n_chunks; c++) {
+    if (call->question) {
+        free(call->total);
+        free(call->list_start);
+        free(call->list_end);
+        free(call->null_total);
+        free(call->chunk_nonfinite);
+    }
+    free(call->list_at);
+    free(call->log_norm);
+}
+
+/* Check all chunks and make room for their lists, until qa_fast_end. The caller has checked the buffers. */
+EXPORT int64_t qa_fast_begin(Call *call)
+{
+    int64_t at = 0, chunks = call->n_chunks;
+    call->list_at = malloc(((size_t)chunks + 1) * sizeof *call->list_at);
+    call->log_norm = malloc(((size_t)chunks + 1) * 2 * sizeof *call->log_norm);
+    /* A chunk that is a question of its own is merged in place. */
+    call->total = call->question ? NULL : call->score;
+    call->list_start = call->question ? NULL : call->start;
+    call->list_end = call->question ? NULL : call->end;
+    call->null_total = call->question ? NULL : call->null_score;
+    call->chunk_nonfinite = call->question ? NULL : call->nonfinite;
+    if (!call->list_at || !call->log_norm)
+        return NO_MEMORY;
+    for (int64_t c = 0; c < chunks; c++) {
         int64_t row = row_of(call, c), room = call->row_offset ? call->n_logits - row : call->row_stride;
         int32_t low = call->context[2 * c], high = call->context[2 * c + 1], null = call->null_position[c];
         if (row < 0 || low < 0 || low > high || high > room || null < -1 || null >= room)
-            return c;
+            return 1 + c;
+        call->list_at[c] = at;
+        at += call->question ? smaller(call->top_k, spans_of(extent_of(call, c))) : call->top_k;
     }
-    return -1;
+    call->list_at[chunks] = at;
+    if (call->question) {
+        size_t room = (size_t)at + 1; /* not 0, for which malloc may give NULL */
+        call->total = malloc(room * sizeof *call->total);
+        call->list_start = malloc(room * sizeof *call->list_start);
+        call->list_end = malloc(room * sizeof *call->list_end);
+        call->null_total = malloc(((size_t)chunks + 1) * sizeof *call->null_total);
+        call->chunk_nonfinite = malloc((size_t)chunks + 1);
+        if (!call->total || !call->list_start || !call->list_end || !call->null_total || !call->chunk_nonfinite)
+            return NO_MEMORY;
+    }
+    return 0;
+}
+
+/* All of a call, in one thread. */
+EXPORT int64_t qa_fast_decode(Call *call)
+{
+    int64_t status = qa_fast_begin(call);
+    if (!status)
+        status = qa_fast_decode_chunks(call, 0, call->n_chunks);
+    if (!status)
+        status = qa_fast_merge_questions(call, 0, call->n_questions);
+    qa_fast_end(call);
+    return status;
 }
 
 /* The library is loaded with ctypes, so it needs no headers of Python; some linkers ask for this name. */

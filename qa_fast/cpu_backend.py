@@ -12,7 +12,11 @@ elsewhere; everything stays in a core's first-level cache:
    sorted by (sum, start, end). A full buffer is cut to its k best, which raises the floor.
 
 Within a chunk the normalizer is a constant, so spans are ranked by the float32 sum of their logits and
-it is subtracted from the k that are left. The lists of a question's chunks are merged with a heap.
+it is subtracted from the k that are left. The lists of a question's chunks are merged with a heap. No
+list is longer than the spans that its chunk holds: whatever top_k, they take no more than these.
+
+C takes addresses as they are. Every buffer's is taken in one place, after a look at its dtype, device,
+layout and size.
 
 The library is built when the package is installed, if there is a C compiler; it uses the vector
 instructions of the processor it runs on. Without it [`qa_fast.torch_backend`][] does the same work.
@@ -32,6 +36,7 @@ from torch import Tensor
 
 _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _SCORINGS = {"probability": 0, "shared": 1, "logit": 2}
+_CPU = torch.device("cpu")
 _LOGITS_PER_THREAD = 1 << 18  # a fraction of a millisecond of work, a few times what a thread costs
 
 
@@ -41,16 +46,14 @@ class _Call(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in (
             "start_logits", "end_logits", "mask", "row_offset", "context", "question",
-            "context_offset", "null_position",
+            "context_offset", "null_position", "score", "start", "end", "row", "null_score",
+            "nonfinite",
         )),
         *((name, ctypes.c_int64) for name in (
-            "n_logits", "row_stride", "n_chunks", "top_k", "max_answer_len", "dtype", "scoring",
-            "null_in_spans",
+            "n_logits", "row_stride", "n_chunks", "n_questions", "top_k", "max_answer_len", "dtype",
+            "scoring", "null_in_spans",
         )),
-        *((name, ctypes.c_void_p) for name in (
-            "total", "list_start", "list_end", "log_norm", "null_total", "chunk_nonfinite",
-            "score", "start", "end", "row", "null_score", "nonfinite",
-        )),
+        ("own", ctypes.c_void_p * 7),
     ]  # fmt: skip
 
 
@@ -61,11 +64,17 @@ def library() -> Any:
     if spec is None or spec.origin is None:
         return None
     found = ctypes.CDLL(spec.origin)
-    found.qa_fast_bad_chunk.argtypes = [ctypes.POINTER(_Call)]
-    found.qa_fast_bad_chunk.restype = ctypes.c_int64
-    for function in (found.qa_fast_decode_chunks, found.qa_fast_merge_questions):
-        function.argtypes = [ctypes.POINTER(_Call), ctypes.c_int64, ctypes.c_int64]
-        function.restype = ctypes.c_int
+    of_call, of_range = [ctypes.POINTER(_Call)], [ctypes.POINTER(_Call), *2 * [ctypes.c_int64]]
+    for name, arguments in (
+        ("decode", of_call),
+        ("begin", of_call),
+        ("decode_chunks", of_range),
+        ("merge_questions", of_range),
+        ("end", of_call),
+    ):
+        function = getattr(found, f"qa_fast_{name}")
+        function.argtypes, function.restype = arguments, ctypes.c_int64
+    found.qa_fast_end.restype = None
     return found
 
 
@@ -85,66 +94,100 @@ def decode(
     null_in_spans: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Decode checked arguments; see [`qa_fast.decode_spans`][] for their meaning."""
-    compiled = library()
-    chunks = len(context)
-    # Named here, so that they live as long as the call.
-    logits = start_logits.contiguous(), end_logits.contiguous()
-    mask = None if context_mask is None else context_mask.contiguous()
-    score, null_score, *spans = _outputs(num_questions, top_k)
-    start, end, row, nonfinite = spans
-    # A chunk that is a question of its own is merged in place.
-    lists = score, null_score, *spans
-    if question_id is not None:
-        lists = _outputs(chunks, top_k)
-    total, null_total, list_start, list_end, _, chunk_nonfinite = lists
-    log_norm = torch.empty(chunks, 2)
-    inputs = (*logits, mask, row_offset, context, question_id, context_offset, null_position)
-    sizes = (
-        start_logits.numel(),
+    chunks, answers = len(context), num_questions * top_k
+    if question_id is None and num_questions != chunks:
+        raise ValueError(f"without question_id there is a question per chunk, not {num_questions}")
+    start_logits, end_logits = _readable(start_logits), _readable(end_logits)
+    mask = None if context_mask is None else _readable(context_mask)
+    dtype, tokens = start_logits.dtype, start_logits.numel()
+    score = torch.empty(num_questions, top_k, dtype=torch.float32, device=_CPU)
+    start = torch.empty(num_questions, top_k, dtype=torch.int32, device=_CPU)
+    end, row = torch.empty_like(start), torch.empty_like(start)
+    null_score = torch.empty(num_questions, dtype=torch.float32, device=_CPU)
+    nonfinite = torch.empty(num_questions, dtype=torch.bool, device=_CPU)
+    call = _Call(
+        _address("start_logits", start_logits, dtype, tokens),
+        _address("end_logits", end_logits, dtype, tokens),
+        _address("context_mask", mask, torch.bool, tokens),
+        _address("row_offset", row_offset, torch.int64, chunks),
+        _address("context", context, torch.int32, 2 * chunks),
+        _address("question_id", question_id, torch.int32, chunks),
+        _address("context_offset", context_offset, torch.int32, chunks),
+        _address("null_position", null_position, torch.int32, chunks),
+        _address("score", score, torch.float32, answers),
+        _address("start", start, torch.int32, answers),
+        _address("end", end, torch.int32, answers),
+        _address("row", row, torch.int32, answers),
+        _address("null_score", null_score, torch.float32, num_questions),
+        _address("nonfinite", nonfinite, torch.bool, num_questions),
+        tokens,
         0 if row_offset is not None else start_logits.shape[1],
         chunks,
+        num_questions,
         top_k,
         max_answer_len or 0,
-        _DTYPES[start_logits.dtype],
+        _DTYPES[dtype],
         _SCORINGS[scoring],
         null_in_spans,
     )
-    found = (total, list_start, list_end, log_norm, null_total, chunk_nonfinite)
-    results = (score, start, end, row, null_score, nonfinite)
-    call = _Call(*map(_pointer, inputs), *sizes, *map(_pointer, found), *map(_pointer, results))
-
-    bad = compiled.qa_fast_bad_chunk(call)
-    if bad >= 0:
-        _raise_range_error(bad, start_logits, context, row_offset, null_position)
-    threads = min(torch.get_num_threads(), start_logits.numel() // _LOGITS_PER_THREAD)
-    _in_threads(threads, compiled.qa_fast_decode_chunks, call, chunks)
-    _in_threads(threads, compiled.qa_fast_merge_questions, call, num_questions)
-    return results
+    threads = min(torch.get_num_threads(), tokens // _LOGITS_PER_THREAD)
+    status = _run(call, threads) if threads > 1 else library().qa_fast_decode(call)
+    if status > 0:
+        _raise_range_error(status - 1, start_logits, context, row_offset, null_position)
+    if status < 0:
+        raise MemoryError(f"no memory to decode {chunks} chunks with top_k={top_k}")
+    return score, start, end, row, null_score, nonfinite
 
 
-def _outputs(rows: int, top_k: int) -> tuple[Tensor, ...]:
-    """Uninitialized: scores [rows, top_k] and [rows], three indices [rows, top_k], a flag [rows]."""
-    index = (torch.empty(rows, top_k, dtype=torch.int32) for _ in range(3))
-    return torch.empty(rows, top_k), torch.empty(rows), *index, torch.empty(rows, dtype=torch.bool)
+def _readable(x: Tensor) -> Tensor:
+    """``x`` with its values one after the other in memory, none of them yet to be negated."""
+    x = x.contiguous()
+    return x.resolve_neg().clone() if x.is_neg() or x.data_ptr() % x.itemsize else x
 
 
-def _pointer(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
+def _address(name: str, buffer: Tensor | None, dtype: torch.dtype, elements: int) -> int | None:
+    """Where a buffer begins that is what C takes it for; None for None.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if buffer is None:
+        return None
+    if (
+        buffer.dtype is dtype
+        and buffer.is_cpu
+        and buffer.numel() == elements
+        and buffer.is_contiguous()
+    ):
+        address = buffer.data_ptr()
+        # Some tensors of zeros have no memory.
+        if not address % dtype.itemsize and (address or not elements):
+            return address
+    raise ValueError(
+        f"{name} must be {elements} elements of {dtype} in the memory of the CPU, contiguous and "
+        f"aligned; got {buffer.dtype}, {list(buffer.shape)} on {buffer.device} with strides "
+        f"{list(buffer.stride())}: pass a clone of it"
+    )
 
 
-def _in_threads(
-    threads: int, function: Callable[[_Call, int, int], int], call: _Call, count: int
-) -> None:
-    """``function`` for all of ``count`` items; ctypes lets other threads run meanwhile."""
-    if threads < 2 or count < 2:
-        failed = function(call, 0, count)
-    else:
-        parts = min(4 * threads, count)  # a few for each, which evens out their lengths
-        edges = [count * i // parts for i in range(parts + 1)]
-        with ThreadPoolExecutor(threads) as pool:
-            failed = any(pool.map(function, [call] * parts, edges[:-1], edges[1:]))
-    if failed:
-        raise MemoryError(f"no memory to decode {count} items")
+def _run(call: _Call, threads: int) -> int:
+    """``qa_fast_decode`` in several threads; ctypes lets them run at a time."""
+    compiled = library()
+    with ThreadPoolExecutor(threads) as pool:
+
+        def share(function: Callable[[_Call, int, int], int], count: int) -> int:
+            parts = min(4 * threads, count)  # a few for each, which evens out their lengths
+            edges = [count * i // parts for i in range(parts + 1)] if parts else []
+            return min(pool.map(function, [call] * parts, edges[:-1], edges[1:]), default=0)
+
+        try:
+            return (
+                compiled.qa_fast_begin(call)
+                or share(compiled.qa_fast_decode_chunks, call.n_chunks)
+                or share(compiled.qa_fast_merge_questions, call.n_questions)
+            )
+        finally:
+            compiled.qa_fast_end(call)
 
 
 def _raise_range_error(

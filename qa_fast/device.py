@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 
@@ -51,7 +51,7 @@ class Device:
 
     def host_buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Uninitialized host memory that `upload` copies from without waiting."""
-        return torch.empty(shape, dtype=dtype, pin_memory=self._pinned)
+        return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=self._pinned)
 
     def host(self, array: npt.NDArray[Any]) -> Tensor:
         """The same for a copy of ``array`` (on a CPU: the array itself)."""
@@ -109,6 +109,19 @@ class Device:
         ) as executor:
             yield run
 
+    @contextmanager
+    def as_by_default(self) -> Iterator[None]:
+        """Without what a caller's thread may have set for itself: autocast, and a default device.
+
+        Other threads do not take these over from it, and answers must not depend on the thread.
+        """
+        with ExitStack() as stack:
+            if torch.is_autocast_enabled(self.device.type):
+                stack.enter_context(torch.autocast(self.device.type, enabled=False))
+            if torch.get_default_device().type != "cpu":
+                stack.enter_context(torch.device("cpu"))
+            yield
+
     def free_cache(self) -> None:
         """Give unused memory back to the device, after a shortage."""
         getattr(getattr(torch, self.device.type), "empty_cache", lambda: None)()
@@ -130,7 +143,7 @@ def to_device(device: str | int | torch.device) -> torch.device:
     if isinstance(device, int) and device < 0:
         device = "cpu"
     try:
-        return torch.empty(0, device=device).device
+        return torch.empty(0, dtype=torch.uint8, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device {device!r} cannot be used: {reason}") from None

@@ -172,10 +172,11 @@ class Forward:
         if getattr(getattr(self.model, "config", None), "model_type", None) not in FULL_ATTENTION:
             return False
         device = self.device.device
-        ids = torch.arange(1, 9, device=device).view(2, 4)
-        mask = torch.tensor([[True] * 4, [True, True, False, False]], device=device)
+        ids = torch.arange(1, 9, dtype=torch.int64, device=device).view(2, 4)
+        rows = [True] * 4, [True, True, False, False]
+        mask = torch.tensor(rows, dtype=torch.bool, device=device)
         try:
-            with torch.inference_mode(), self._eval.of(self.model):
+            with torch.inference_mode(), self._ready():
                 plain, none, as_is = (
                     self.model(input_ids=ids, attention_mask=m).start_logits[mask]
                     for m in (mask.long(), None, mask[:, None, None])
@@ -228,7 +229,8 @@ class Forward:
         """
         inputs = {name: self.device.upload(buffer) for name, buffer in plan.buffers.items()}
         size, device = plan.padded_tokens, self.device.device
-        start, end = torch.empty(size, device=device), torch.empty(size, device=device)
+        start = torch.empty(size, dtype=torch.float32, device=device)
+        end = torch.empty_like(start)
         done = 0
         if self._sparse and isinstance(self.model, torch.nn.Module):
             # It leaves block-sparse attention for good at the first short row: here, for the window's
@@ -247,12 +249,18 @@ class Forward:
             calls.append(
                 partial(self._run_batch, batch.chunks, views, plan.length[batch.chunks], *out)
             )
-        with self._eval.of(self.model):
+        with self._ready():
             found = (workers if self._reentrant else one_by_one)(calls)
         failed = {chunk: error for batch in found for chunk, error in batch.items()}
         if len(failed) == len(plan.length) > 1:
             _raise_first(failed)
         return Logits(start, end, failed)
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        """The model without dropout, and none of the caller's modes in its way."""
+        with self._eval.of(self.model), self.device.as_by_default():
+            yield
 
     @torch.inference_mode()
     def _run_batch(

@@ -15,6 +15,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from .device import Device
+from .forward import to_dtype
+
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _ALLOW_PICKLE = (
@@ -24,12 +29,17 @@ _ALLOW_PICKLE = (
 
 
 def load_model(
-    source: str | Path, *, allow_pickle: bool = False, trust_remote_code: bool = False
+    source: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
 ) -> Any:
-    """A model for question answering, with the checkpoint's dtype.
+    """A model for question answering, on the CPU.
 
     Args:
         source: a folder, or a model id on the Hub.
+        dtype: its weights' type; "auto" for the checkpoint's own. See `dtype_to_load`.
         allow_pickle: also read weights that are pickled (``pytorch_model.bin``), where there are no
             others; PyTorch then unpickles tensors only (``weights_only=True``).
         trust_remote_code: run the code that comes with the model, where it has any.
@@ -56,14 +66,15 @@ def load_model(
         # The argument was renamed in Transformers 4.56.
         version = tuple(map(int, transformers.__version__.split(".")[:2]))
         # A download keeps its bars.
-        with _no_progress_bars() if "local_files_only" in where else nullcontext():
+        quiet = _no_progress_bars() if "local_files_only" in where else nullcontext()
+        with quiet, torch.inference_mode(False), Device(torch.device("cpu")).as_by_default():
             model, found = AutoModelForQuestionAnswering.from_pretrained(
                 str(source),
                 config=config,
                 trust_remote_code=trust_remote_code,
                 use_safetensors=None if allow_pickle else True,
                 output_loading_info=True,
-                **{"dtype" if version >= (4, 56) else "torch_dtype": "auto"},
+                **{"dtype" if version >= (4, 56) else "torch_dtype": dtype},
                 **where,
             )
         missing = sorted(found["missing_keys"])
@@ -76,6 +87,19 @@ def load_model(
             stacklevel=2,
         )
     return model
+
+
+def dtype_to_load(dtype: str | torch.dtype | None, device: torch.device) -> str | torch.dtype:
+    """The type to load weights in that are to become ``dtype`` on ``device``, as `Engine` has them.
+
+    While Transformers makes a model, its type is torch's default, for all threads of the process: code
+    that does not expect that has wrong results. On a CPU weights are therefore loaded as float32, the
+    default as it is, which holds all 16-bit numbers; what they become is the same to the bit.
+    """
+    if device.type != "cpu" or dtype == "auto":
+        return "auto"
+    wanted = torch.float32 if dtype is None else to_dtype(dtype)
+    return "auto" if wanted.itemsize > torch.float32.itemsize else torch.float32
 
 
 def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Any:

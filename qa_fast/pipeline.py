@@ -20,7 +20,7 @@ from .answers import Answer
 from .device import to_device
 from .engine import Engine
 from .inputs import read_inputs
-from .loading import load_model, load_tokenizer
+from .loading import dtype_to_load, load_model, load_tokenizer
 from .options import Options
 from .spans import Scoring
 
@@ -116,6 +116,7 @@ def pipeline(
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         device = to_device(device)
+        load_as = dtype_to_load(dtype, device)
     if trust_remote_code:
         names = dict.fromkeys(str(x) for x in (model, tokenizer) if isinstance(x, (str, Path)))
         warn_caller(
@@ -123,7 +124,12 @@ def pipeline(
             "all your rights"
         )
     if source is not None:
-        model = load_model(source, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+        model = load_model(
+            source,
+            dtype=load_as,
+            allow_pickle=allow_pickle,
+            trust_remote_code=trust_remote_code,
+        )
     if isinstance(tokenizer, (str, Path)):
         tokenizer = load_tokenizer(tokenizer, trust_remote_code=trust_remote_code)
     engine = Engine(

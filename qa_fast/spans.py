@@ -11,6 +11,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -266,7 +267,8 @@ def _flatten(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """[C, N] logits as flat ones with row offsets, which is what the backends take."""
     if row_offset is None:
-        row_offset = torch.arange(context.shape[0], device=context.device) * start_logits.shape[1]
+        chunk = torch.arange(context.shape[0], dtype=torch.int64, device=context.device)
+        row_offset = chunk * start_logits.shape[1]
     mask = None if context_mask is None else context_mask.reshape(-1)
     return start_logits.reshape(-1), end_logits.reshape(-1), row_offset, context, mask
 
@@ -358,7 +360,7 @@ def _integers(
     """``value`` where it is, or an error that names it."""
     if not isinstance(value, Tensor):
         try:
-            value = torch.as_tensor(value)
+            value = torch.from_numpy(np.array(value, order="C"))
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(
                 f"{name} must be a tensor of int32 or int64; got {type(value).__name__}"

@@ -24,10 +24,13 @@ from torch import Tensor
 
 _BLOCK_ELEMENTS = 1 << 15  # logits per block and CPU thread: a block's few buffers stay in cache
 _BLOCK_ELEMENTS_GPU = 1 << 24
+_BLOCK_CELLS = 1 << 22  # of the N x N matrices of a block, looked at together
 
 
 class ChunkSpans(NamedTuple):
     """The k best spans of every chunk by ``start logit + end logit``, and what the scores need.
+
+    k is top_k, or less where no chunk holds that many spans.
 
     Attributes:
         total: [C, k] float32 sums of logits, descending; -inf where there is no candidate.
@@ -78,7 +81,7 @@ def decode(
         null_in_spans,
         normalize=scoring != "logit",
     )
-    return merge(found, context, question_id, context_offset, num_questions, scoring)
+    return merge(found, context, question_id, context_offset, num_questions, top_k, scoring)
 
 
 def chunk_top_k(
@@ -105,21 +108,24 @@ def chunk_top_k(
         high = torch.where(has_null, torch.maximum(high, null + 1), high)
     width = max(int((high - low).max()), 1) if chunks else 1
     window = min(width, max_answer_len or width)
+    top_k = min(top_k, width * window - window * (window - 1) // 2)
 
-    total = torch.full((chunks, top_k), -math.inf, device=device)
-    start = torch.full((chunks, top_k), -1, device=device)
+    total = torch.full((chunks, top_k), -math.inf, dtype=torch.float32, device=device)
+    start = torch.full((chunks, top_k), -1, dtype=torch.int64, device=device)
     end = start.clone()
-    peak = torch.empty(2, chunks, device=device)
-    spread = torch.zeros(2, chunks, device=device)
+    peak = torch.empty(2, chunks, dtype=torch.float32, device=device)
+    spread = torch.zeros(2, chunks, dtype=torch.float32, device=device)
 
     budget = (
         _BLOCK_ELEMENTS * torch.get_num_threads() if device.type == "cpu" else _BLOCK_ELEMENTS_GPU
     )
-    step = min(max(budget // (width + window), 1), max(chunks, 1))
-    buffer = torch.full((2, step, width + window - 1), -math.inf, device=device)
-    ceiling = torch.full((2 * width,), -math.inf, device=device)
+    step = min(budget // (width + window), _BLOCK_CELLS // (min(top_k, width) * window))
+    step = min(max(step, 1), max(chunks, 1))
+    block_shape = 2, step, width + window - 1
+    buffer = torch.full(block_shape, -math.inf, dtype=torch.float32, device=device)
+    ceiling = torch.full((2 * width,), -math.inf, dtype=torch.float32, device=device)
     ceiling[:width] = math.inf
-    position = torch.arange(width, device=device)
+    position = torch.arange(width, dtype=torch.int64, device=device)
 
     for first in range(0, chunks, step):
         block = slice(first, min(first + step, chunks))
@@ -160,7 +166,7 @@ def chunk_top_k(
         end[block, :kept] = torch.where(values > -math.inf, ends + low[block, None], -1)
 
     # The null position joins the support where it is not a context token already.
-    at_null = torch.full((2, chunks), -math.inf, device=device)
+    at_null = torch.full((2, chunks), -math.inf, dtype=torch.float32, device=device)
     at = (row_offset + null).clamp_(0, max(start_logits.numel() - 1, 0))
     if start_logits.numel():
         for side, logits in zip(at_null, (start_logits, end_logits), strict=True):
@@ -190,11 +196,12 @@ def merge(
     question_id: Tensor | None,
     context_offset: Tensor | None,
     num_questions: int,
+    top_k: int,
     scoring: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The best spans over all chunks of each question, from the best of each chunk."""
-    chunks, top_k = found.total.shape
-    chunk = torch.arange(chunks, device=found.total.device)
+    """The ``top_k`` best spans over all chunks of each question, from the best of each chunk."""
+    chunks, kept = found.total.shape
+    chunk = torch.arange(chunks, dtype=torch.int64, device=found.total.device)
     if question_id is not None and chunks == num_questions and torch.equal(question_id, chunk):
         question_id = None
     lengths = None if question_id is None else torch.bincount(question_id, minlength=num_questions)
@@ -217,23 +224,23 @@ def merge(
     null_score.masked_fill_(null_score == math.inf, -math.inf)
     # -inf minus a normalizer of -inf would be NaN.
     score = torch.where(found.total > -math.inf, found.total - norm[:, None], -math.inf)
-    start, end, row = found.start, found.end, chunk[:, None].expand(chunks, top_k)
-    if lengths is not None and question_id is not None:
+    start, end, row = found.start, found.end, chunk[:, None].expand(chunks, kept)
+    if lengths is None or question_id is None:
+
+        def place(x: Tensor, fill: float) -> Tensor:
+            return torch.nn.functional.pad(x, (0, top_k - kept), value=fill)
+
+    else:
         order, slot = _best_of_questions(
-            score, start, end, question_id, lengths, context, context_offset
+            score, start, end, question_id, lengths, context, context_offset, top_k
         )
 
         def place(x: Tensor, fill: float) -> Tensor:
             out = x.new_full((num_questions * top_k + 1,), fill)  # the last one takes the losers
             return out.scatter_(0, slot, x.reshape(-1)[order])[:-1].view(num_questions, top_k)
 
-        score, start, end, row = (
-            place(score, -math.inf),
-            place(start, -1),
-            place(end, -1),
-            place(row, -1),
-        )
-
+    score = place(score, -math.inf)
+    start, end, row = place(start, -1), place(end, -1), place(row, -1)
     nonfinite = per_question(found.nonfinite.float(), "max") > 0
     none = nonfinite[:, None] | (score == -math.inf)
     return (
@@ -254,10 +261,14 @@ def _best_of_questions(
     lengths: Tensor,
     context: Tensor,
     context_offset: Tensor | None,
+    top_k: int,
 ) -> tuple[Tensor, Tensor]:
-    """Order of the [C * k] candidates and the slot of each in the [Q * k] answers, Q * k for none."""
-    top_k = score.shape[1]
-    question = question_id.repeat_interleave(top_k)
+    """Order of the [C * k] candidates and the slot of each in the [Q * top_k] answers.
+
+    Slot Q * top_k is for those that are none of the answers.
+    """
+    kept = score.shape[1]
+    question = question_id.repeat_interleave(kept)
     order = score.reshape(-1).sort(stable=True, descending=True).indices
     order = order[question[order].sort(stable=True).indices]
     question = question[order]
@@ -279,7 +290,7 @@ def _best_of_questions(
         )
         keep &= ~repeated
     count = keep.cumsum(0)
-    before = torch.nn.functional.pad(count, (1, 0))[(lengths.cumsum(0) - lengths) * top_k]
+    before = torch.nn.functional.pad(count, (1, 0))[(lengths.cumsum(0) - lengths) * kept]
     rank = count - 1 - before[question]
     losers = lengths.numel() * top_k
     return order, torch.where(keep & (rank < top_k), question * top_k + rank, losers)
@@ -312,9 +323,9 @@ def _block_top_k(
     else:
         starts = _top_k_in_order(best, min(top_k, width), boundary_only=True)[1].sort(1).values
     padded = end.stride(0)
-    windows = end.as_strided(
-        (rows * padded - window + 1, window), (1, 1), end.storage_offset()
-    ).index_select(0, (starts + torch.arange(rows, device=end.device)[:, None] * padded).view(-1))
+    windows = end.as_strided((rows * padded - window + 1, window), (1, 1), end.storage_offset())
+    first = torch.arange(rows, dtype=torch.int64, device=end.device)[:, None] * padded
+    windows = windows.index_select(0, (starts + first).view(-1))
     kept = starts.shape[1]
     cells = windows.view(rows, kept, window)
     cells += start.gather(1, starts)[:, :, None]
@@ -339,7 +350,8 @@ def _top_k_in_order(x: Tensor, k: int, *, boundary_only: bool = False) -> tuple[
         # Integers in the order of (value, reversed index): no two are equal.
         bits = (x[tied] + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
         ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-        key = (ordered.long() << 32) - torch.arange(x.shape[1], device=x.device)
+        position = torch.arange(x.shape[1], dtype=torch.int64, device=x.device)
+        key = (ordered.long() << 32) - position
         index[tied] = key.topk(k).indices
         values = x.gather(1, index)
     return values, index
