@@ -3,7 +3,8 @@
     python bench/check_decode.py --device cuda --seconds 60
 
 Every call draws its sizes, dtype, layout, scoring and logits anew: smooth ones, ones full of ties, ones
-with NaN and infinities. The first wrong answer ends the run with the seed that gives it.
+with NaN and infinities; contexts at both ends of their rows, empty ones, no chunks at all; more spans
+wanted than there are. The first wrong answer ends the run with the seed that gives it.
 """
 
 from __future__ import annotations
@@ -37,29 +38,34 @@ def draw(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
     rare = pick(integer(201, 600), 512, 513, integer(601, 2300))
     n = pick(*[integer(1, 40)] * 8, *[integer(41, 200)] * 3, rare)
-    chunks = integer(1, pick(3, 12, 100) if n < 50 else 4)
+    chunks = integer(pick(0, *[1] * 9), pick(3, 12, 100) if n < 50 else 4)
     start, end = torch.randn(2, chunks, n, generator=generator) * pick(0.1, 1.0, 4.0, 30.0)
     kind = pick("smooth", "smooth", "grid", "minus-inf", "bad")
     if kind == "grid":
         start, end = start.round(), end.round()
     if kind == "minus-inf":
         start[torch.rand(chunks, n, generator=generator) < 0.5] = -torch.inf
-    if kind == "bad":
-        start[integer(0, chunks - 1), integer(0, n - 1)] = pick(torch.inf, torch.nan)
+    if kind == "bad" and chunks:
+        for side in pick([start], [end], [start, end]):
+            side[integer(0, chunks - 1), pick(0, n - 1, integer(0, n - 1))] = pick(
+                torch.inf, torch.nan
+            )
     dtype = pick(torch.float16, torch.bfloat16, torch.float32)
     low = torch.randint(0, n + 1, (chunks,), generator=generator)
     high = torch.randint(0, n + 1, (chunks,), generator=generator)
     context = torch.stack([torch.minimum(low, high), torch.maximum(low, high)], 1)
     if pick(True, False):
-        context[:] = torch.tensor([min(n - 1, 8), n])
-    question = torch.randint(0, pick(1, 2, chunks), (chunks,), generator=generator).sort().values
+        ends = [min(n - 1, 8), n], [min(n - 1, 8), n], [0, n], [0, 0], [n, n], [0, 1], [n - 1, n]
+        context[:] = torch.tensor(pick(*ends))
+    questions = pick(1, 2, max(chunks, 1))
+    question = torch.randint(0, questions, (chunks,), generator=generator).sort().values
     options = {
-        "top_k": pick(1, 2, 5, 12, 20, 100),
+        "top_k": pick(1, 2, 5, 12, 20, 100, n * n + 1 if n < 50 else 600),
         "max_answer_len": pick(1, 5, 15, 30, 33, 64, 300, None),
         "scoring": pick("probability", "shared", "logit"),
         "null_position": torch.randint(-1, n, (chunks,), generator=generator),
         "null_in_spans": pick(True, False, False),
-        "num_questions": int(question[-1]) + 1,
+        "num_questions": questions,
     }
     if pick(True, False):
         options["context_offset"] = torch.randint(0, n, (chunks,), generator=generator)

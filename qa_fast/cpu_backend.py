@@ -27,7 +27,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -57,9 +56,7 @@ class _Call(ctypes.Structure):
     ]  # fmt: skip
 
 
-@cache
-def library() -> Any:
-    """The compiled decoder; None where the package was installed without a C compiler."""
+def _load() -> Any:
     spec = find_spec("qa_fast._cpu_backend")
     if spec is None or spec.origin is None:
         return None
@@ -76,6 +73,14 @@ def library() -> Any:
         function.argtypes, function.restype = arguments, ctypes.c_int64
     found.qa_fast_end.restype = None
     return found
+
+
+_LIBRARY = _load()
+
+
+def library() -> Any:
+    """The compiled decoder; None where the package was installed without a C compiler."""
+    return _LIBRARY
 
 
 def decode(

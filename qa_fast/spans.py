@@ -420,6 +420,11 @@ def _check_question_id(question_id: Tensor, chunks: int, num_questions: int | No
         torch.compiler.is_compiling() or question_id.device.type != "cpu"
     ):
         return num_questions
+    if num_questions is None and torch.compiler.is_compiling():
+        raise ValueError(
+            "num_questions must be given with question_id under torch.compile: the number of questions "
+            "is part of the results' shape, which cannot depend on values there"
+        )
     if chunks == 0:
         return num_questions or 0
     falls = (question_id[1:] < question_id[:-1]).nonzero()
