@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from .device import Device
 from .forward import to_dtype
 
+_LOADS = 5  # before it is given up
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _ALLOW_PICKLE = (
@@ -68,14 +69,16 @@ def load_model(
         # A download keeps its bars.
         quiet = _no_progress_bars() if "local_files_only" in where else nullcontext()
         with quiet, torch.inference_mode(False), Device(torch.device("cpu")).as_by_default():
-            model, found = AutoModelForQuestionAnswering.from_pretrained(
-                str(source),
-                config=config,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=None if allow_pickle else True,
-                output_loading_info=True,
-                **{"dtype" if version >= (4, 56) else "torch_dtype": dtype},
-                **where,
+            model, found = _undisturbed(
+                lambda: AutoModelForQuestionAnswering.from_pretrained(
+                    str(source),
+                    config=config,
+                    trust_remote_code=trust_remote_code,
+                    use_safetensors=None if allow_pickle else True,
+                    output_loading_info=True,
+                    **{"dtype" if version >= (4, 56) else "torch_dtype": dtype},
+                    **where,
+                )
             )
         missing = sorted(found["missing_keys"])
         _check_weights(model, missing)
@@ -100,6 +103,41 @@ def dtype_to_load(dtype: str | torch.dtype | None, device: torch.device) -> str 
         return "auto"
     wanted = torch.float32 if dtype is None else to_dtype(dtype)
     return "auto" if wanted.itemsize > torch.float32.itemsize else torch.float32
+
+
+def _undisturbed(load: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+    """What ``load`` gives: a model, and something else; its weights not rounded by mistake.
+
+    Where another thread loads a model of another type meanwhile, torch's default dtype changes under
+    this load, and some of its weights get that of the other.
+    """
+    narrow_before: list[str] | None = None
+    for _ in range(_LOADS):
+        found = load()
+        narrow = _narrow_weights(found[0])
+        if (
+            not narrow or narrow == narrow_before
+        ):  # chance does not repeat itself: they are meant to be
+            return found
+        narrow_before = narrow
+    raise _Refusal(
+        "torch's default dtype changed while it was loaded, as it does while other threads load models "
+        "of other types: load one after the other"
+    )
+
+
+def _narrow_weights(model: Any) -> list[str]:
+    """Weights of another type than the model was loaded as, one that does not hold all its values."""
+    wanted = getattr(model.config, "dtype", None) or getattr(model.config, "torch_dtype", None)
+    wanted = getattr(torch, wanted) if isinstance(wanted, str) else wanted
+    return [
+        f"{name} {weight.dtype}"
+        for name, weight in model.named_parameters()
+        if isinstance(wanted, torch.dtype)
+        and weight.is_floating_point()
+        and weight.dtype != wanted
+        and weight.itemsize <= wanted.itemsize
+    ]
 
 
 def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Any:

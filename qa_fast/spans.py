@@ -99,7 +99,8 @@ def decode_spans(
         context_mask: bool, shaped like the logits: False takes a token out of the context.
         row_offset: [C] int: token i of chunk c is at ``row_offset[c] + i`` of the flat logits.
         num_questions: Q. Without it Q is one more than the last ``question_id``, which has to be read
-            back from a GPU. With it nothing is read back: ids on a GPU are then taken as given.
+            back from a GPU. With it nothing is read back: ids on a GPU are then taken as given. Under
+            `torch.compile` it is needed, in one graph (``fullgraph=True``).
         max_seq_len: no chunk has more tokens; with flat logits. Without it, it is taken from
             ``context``, which has to be read back from a GPU. A chunk that is longer is reported in
             ``nonfinite``.

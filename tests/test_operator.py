@@ -52,6 +52,21 @@ def test_traces_in_full_under_torch_compile(scoring: str):
     assert_identical(spans.Spans(*decode(*arguments[:2])), spans.Spans(*compiled(*arguments[:2])))
 
 
+def test_under_torch_compile_num_questions_is_asked_for():
+    """In one graph; where the graph may break, the decoder runs outside of it."""
+    arguments, options = call(num_questions=None)
+
+    def decode(start: torch.Tensor, end: torch.Tensor) -> Any:
+        return qa_fast.decode_spans(start, end, *arguments[2:], **options)
+
+    torch.compiler.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="num_questions must be given"):
+        torch.compile(decode, fullgraph=True, backend="eager")(*arguments[:2])
+    torch.compiler.reset()
+    compiled = torch.compile(decode, backend="eager")
+    assert_identical(decode(*arguments[:2]), spans.Spans(*compiled(*arguments[:2])))
+
+
 def test_fake_tensors_have_the_shapes_and_dtypes_of_real_results():
     arguments = operator_arguments("cpu")
     real = spans._decode_spans(*arguments)
