@@ -78,7 +78,8 @@ def load_model(
                     output_loading_info=True,
                     **{"dtype" if version >= (4, 56) else "torch_dtype": dtype},
                     **where,
-                )
+                ),
+                dtype,
             )
         missing = sorted(found["missing_keys"])
         _check_weights(model, missing)
@@ -105,8 +106,8 @@ def dtype_to_load(dtype: str | torch.dtype | None, device: torch.device) -> str 
     return "auto" if wanted.itemsize > torch.float32.itemsize else torch.float32
 
 
-def _undisturbed(load: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
-    """What ``load`` gives: a model, and something else; its weights not rounded by mistake.
+def _undisturbed(load: Callable[[], tuple[Any, Any]], dtype: str | torch.dtype) -> tuple[Any, Any]:
+    """What ``load`` gives: a model of ``dtype``, and something else; no weights rounded by mistake.
 
     Where another thread loads a model of another type meanwhile, torch's default dtype changes under
     this load, and some of its weights get that of the other.
@@ -114,7 +115,7 @@ def _undisturbed(load: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
     narrow_before: list[str] | None = None
     for _ in range(_LOADS):
         found = load()
-        narrow = _narrow_weights(found[0])
+        narrow = _narrow_weights(found[0], dtype)
         if (
             not narrow or narrow == narrow_before
         ):  # chance does not repeat itself: they are meant to be
@@ -126,9 +127,11 @@ def _undisturbed(load: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
     )
 
 
-def _narrow_weights(model: Any) -> list[str]:
-    """Weights of another type than the model was loaded as, one that does not hold all its values."""
-    wanted = getattr(model.config, "dtype", None) or getattr(model.config, "torch_dtype", None)
+def _narrow_weights(model: Any, dtype: str | torch.dtype) -> list[str]:
+    """Weights of another type than was asked for, one that does not hold all values of that."""
+    wanted: Any = dtype
+    if dtype == "auto":
+        wanted = getattr(model.config, "dtype", None) or getattr(model.config, "torch_dtype", None)
     wanted = getattr(torch, wanted) if isinstance(wanted, str) else wanted
     return [
         f"{name} {weight.dtype}"
