@@ -25,9 +25,22 @@
 #define INLINE static inline __attribute__((always_inline))
 #endif
 
+/* Scratch arrays lie in one piece of memory; AddressSanitizer is to see when one is left for the next. */
+enum { ALIGNED = 16 };
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+enum { GAP = 64 };
+#define FORBID(from, bytes) __asan_poison_memory_region(from, (size_t)(bytes))
+#else
+enum { GAP = 0 };
+#define FORBID(from, bytes) (void)0
+#endif
+
 enum { LANES = 16 };
 enum { FLOAT32, FLOAT16, BFLOAT16 };
 enum { PROBABILITY, SHARED, LOGIT };
+/* Statuses: 0, or NO_MEMORY, or 1 + c where chunk c is the first with a range or a null position outside its row. */
+enum { NO_MEMORY = -1 };
 
 /* One call of decode_spans; C chunks, Q questions, k = top_k. Its first part is the _Call of cpu_backend.py, field
  * for field; the rest is filled in here. */
@@ -463,7 +476,7 @@ FOR_EVERY_CPU static void decode_range(const Call *call, int64_t begin, int64_t 
         decode_chunk(call, c, scratch);
 }
 
-/* Lists of the chunks from begin to end - 1. 0, or -1 without memory. */
+/* Lists of the chunks from begin to end - 1. A status. */
 EXPORT int64_t qa_fast_decode_chunks(const Call *call, int64_t begin, int64_t end)
 {
     int64_t width = 1, window = 1, k = 1, spans = 1;
@@ -476,26 +489,39 @@ EXPORT int64_t qa_fast_decode_chunks(const Call *call, int64_t begin, int64_t en
         k = wanted > k ? wanted : k;
     }
     int64_t size = round_up(width, LANES), classes = size + LANES;
-    int64_t room = smaller(4 * k + 256, spans), cells = room + window + 1;
+    int64_t room = smaller(4 * k + 256, spans), cells = room + window;
     Scratch at = {.cells.room = room};
-    size_t longs = (size_t)(2 * k), floats = (size_t)(2 * size + 3 * (size + window) + classes);
-    size_t ints = (size_t)(size + 1 + classes + 3 * cells);
-    uint64_t *memory = malloc(longs * sizeof(uint64_t) + floats * sizeof(float) + ints * sizeof(int32_t));
+    struct {
+        void *array; /* the address of a pointer */
+        int64_t bytes;
+    } parts[] = {
+        {&at.order, k * (int64_t)sizeof *at.order},
+        {&at.spare, k * (int64_t)sizeof *at.spare},
+        {&at.s, size * (int64_t)sizeof *at.s},
+        {&at.best, size * (int64_t)sizeof *at.best},
+        {&at.e, (size + window) * (int64_t)sizeof *at.e},
+        {&at.a, (size + window) * (int64_t)sizeof *at.a},
+        {&at.b, (size + window) * (int64_t)sizeof *at.b},
+        {&at.class_max, classes * (int64_t)sizeof *at.class_max},
+        {&at.class_keys, classes * (int64_t)sizeof *at.class_keys},
+        {&at.starts, (size + 1) * (int64_t)sizeof *at.starts},
+        {&at.cells.key, cells * (int64_t)sizeof *at.cells.key},
+        {&at.cells.start, cells * (int64_t)sizeof *at.cells.start},
+        {&at.cells.end, cells * (int64_t)sizeof *at.cells.end},
+    };
+    enum { PARTS = sizeof parts / sizeof *parts };
+    int64_t bytes = 0;
+    for (int i = 0; i < PARTS; i++)
+        bytes += round_up(parts[i].bytes, ALIGNED) + GAP;
+    char *memory = malloc((size_t)bytes), *next = memory;
     if (!memory)
-        return -1;
-    at.order = memory;
-    at.spare = at.order + k;
-    at.s = (float *)(at.spare + k);
-    at.best = at.s + size;
-    at.e = at.best + size;
-    at.a = at.e + size + window;
-    at.b = at.a + size + window;
-    at.class_max = at.b + size + window;
-    at.class_keys = (int32_t *)(at.class_max + classes);
-    at.starts = at.class_keys + classes;
-    at.cells.key = at.starts + size + 1;
-    at.cells.start = at.cells.key + cells;
-    at.cells.end = at.cells.start + cells;
+        return NO_MEMORY;
+    for (int i = 0; i < PARTS; i++) {
+        int64_t room_here = round_up(parts[i].bytes, ALIGNED) + GAP;
+        memcpy(parts[i].array, &next, sizeof next);
+        FORBID(next + parts[i].bytes, room_here - parts[i].bytes);
+        next += room_here;
+    }
     decode_range(call, begin, end, &at);
     free(memory);
     return 0;
@@ -642,7 +668,7 @@ static void merge_question(const Call *call, int64_t question, int64_t from, int
     call->nonfinite[question] = (uint8_t)bad;
 }
 
-/* The answers to the questions from begin to end - 1, from their chunks' lists. 0, or -1 without memory. */
+/* The answers to the questions from begin to end - 1, from their chunks' lists. A status. */
 EXPORT int64_t qa_fast_merge_questions(const Call *call, int64_t begin, int64_t end)
 {
     int64_t from = begin, most = 1, answers = 0;
@@ -663,26 +689,25 @@ EXPORT int64_t qa_fast_merge_questions(const Call *call, int64_t begin, int64_t 
             answers = here > answers ? here : answers;
         }
     }
-    size_t heap_size = (size_t)most * sizeof(Head);
-    char *memory = malloc(heap_size + slots_for(answers) * sizeof(uint32_t));
-    if (!memory)
-        return -1;
-    Head *heap = (Head *)memory;
-    Seen seen = {.slot = (uint32_t *)(memory + heap_size)};
+    Head *heap = malloc((size_t)most * sizeof *heap);
+    Seen seen = {.slot = malloc(slots_for(answers) * sizeof *seen.slot)};
+    if (!heap || !seen.slot) {
+        free(heap);
+        free(seen.slot);
+        return NO_MEMORY;
+    }
     for (int64_t question = begin, to; question < end; question++, from = to) {
         to = from + (!call->question && from < call->n_chunks);
         while (call->question && to < call->n_chunks && call->question[to] == question)
             to++;
         merge_question(call, question, from, to, heap, seen);
     }
-    free(memory);
+    free(heap);
+    free(seen.slot);
     return 0;
 }
 
 /* ---- the whole call ------------------------------------------------------------------------------- */
-
-/* Statuses: 0, or NO_MEMORY, or 1 + c where chunk c is the first with a range or a null position outside its row. */
-enum { NO_MEMORY = -1 };
 
 EXPORT void qa_fast_end(Call *call)
 {
