@@ -28,10 +28,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .answers import Reading, candidate_count, make_readings
+from .answers import Reading, make_readings
+from .candidates import Part, parts
 from .chunks import Chunker, Chunks, ExampleError, default_max_seq_len
 from .device import Runner, is_device_lost
-from .forward import BatchError, Failures, Forward, Logits, Plan, position_limit, vocabulary_size
+from .forward import BatchError, Forward, Logits, Plan, position_limit, vocabulary_size
 from .options import Options as Options  # where users have it from
 from .options import check_count
 from .spans import Spans, decode_spans
@@ -405,39 +406,48 @@ class Engine:
         with window.stats.timed("forward"), self._naming_questions(window):
             logits = self._forward.run(window.plan, workers)
         with window.stats.timed("decode"):
-            spans = self._decode(window, logits, options)
-            wait = self._forward.device.fetch(spans)
-        return lambda: self._finish(window, logits.failed, wait, options)
+            found = [
+                (part, self._decode(part, logits, options))
+                for part in parts(window.chunks, window.plan.row_offset, options)
+            ]
+        return lambda: self._finish(window, logits, deque(found), options)
 
     def _finish(
         self,
         window: _Window,
-        failed: Failures,
-        wait: Callable[[], list[Tensor]],
+        logits: Logits,
+        decoded: deque[tuple[Part, Callable[[], list[Tensor]]]],
         options: Options,
     ) -> list[Reading | ExampleError]:
         """The window's results, in the order of its pairs."""
-        chunks, first_item, stats = window.chunks, window.first_item, window.stats
-        with stats.timed("forward"), self._naming_questions(window):
-            spans = Spans(*wait())
+        first_item, stats = window.first_item, window.stats
         results: dict[int, Reading | ExampleError] = {e.item: e for e in window.errors}
         kept = window.kept()
-        with stats.timed("map"):
-            readings = make_readings(
-                chunks,
-                [window.contexts[item - first_item] for item in kept],
-                spans,
-                scoring=options.scoring,
-                per_chunk=options.decodes_chunks,
-                top_k=options.top_k,
-                align_to_words=options.align_to_words,
-                handle_impossible_answer=options.handle_impossible_answer,
-            )
-        results.update(zip(kept, readings, strict=True))
-        for question in _nonfinite(chunks, spans, options):
-            failure = _not_finite(window, kept[question])
-            results[failure.item] = failure
-        for chunk, error in failed.items():
+        while decoded:
+            part, wait = decoded.popleft()
+            with stats.timed("forward"), self._naming_questions(window):
+                spans = Spans(*wait())
+            items = [kept[question] for question in part.questions.tolist()]
+            with stats.timed("map"):
+                found = make_readings(
+                    part.chunks,
+                    [window.contexts[item - first_item] for item in items],
+                    spans,
+                    scoring=options.scoring,
+                    per_chunk=options.decodes_chunks,
+                    top_k=options.top_k,
+                    align_to_words=options.align_to_words,
+                    handle_impossible_answer=options.handle_impossible_answer,
+                )
+            results.update(zip(items, found.readings, strict=True))
+            for question in _nonfinite(part.chunks, spans, options):
+                failure = _not_finite(window, items[question])
+                results[failure.item] = failure
+            deeper = part.deeper(found.lacking, options) if found.lacking else None
+            if deeper is not None:
+                with stats.timed("decode"):
+                    decoded.append((deeper, self._decode(deeper, logits, options)))
+        for chunk, error in logits.failed.items():
             failure = self._chunk_failure(window, chunk, error)
             results[failure.item] = failure
         with self._lock:
@@ -476,24 +486,24 @@ class Engine:
         items = _in_words([kept[i] for i in hit])
         raise ModelError(f"{_raised(self.model, error)} (while reading {items})") from error
 
-    def _decode(self, window: _Window, logits: Logits, options: Options) -> Spans:
-        """The window's spans: per chunk for "probability" or on request, else per question."""
-        chunks, host = window.chunks, self._forward.device.host
-        per_chunk = options.decodes_chunks
-        align = options.align_to_words or not per_chunk
-        return decode_spans(
+    def _decode(self, part: Part, logits: Logits, options: Options) -> Callable[[], list[Tensor]]:
+        """Start finding spans: per chunk for "probability" or on request, else per question."""
+        chunks, device, per_chunk = part.chunks, self._forward.device, options.decodes_chunks
+        host = device.host
+        spans = decode_spans(
             logits.start,
             logits.end,
             host(chunks.context),
             None if per_chunk else host(chunks.question_id),
-            top_k=options.spans_per_chunk or candidate_count(options.top_k, align),
+            top_k=part.candidates,
             max_answer_len=options.max_answer_len,
             scoring=options.scoring,
             context_offset=None if per_chunk else host(chunks.context_offset),
             null_position=host(chunks.null_position),
-            row_offset=host(window.plan.row_offset),
+            row_offset=host(part.row_offset),
             num_questions=len(chunks) if per_chunk else len(chunks.encodings),
         )
+        return device.fetch(spans)
 
 
 def read_ahead(items: Iterator[_T], depth: int) -> Iterator[_T]:

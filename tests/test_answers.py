@@ -7,7 +7,8 @@ from math import exp, inf, log
 import pytest
 import torch
 
-from qa_fast.answers import candidate_count, make_readings
+from qa_fast.answers import make_readings
+from qa_fast.candidates import candidate_count
 from qa_fast.chunks import make_chunks
 from qa_fast.spans import Spans
 
@@ -46,14 +47,14 @@ def test_align_to_words(
 ) -> None:
     encoding = encode(family, text)
     for align, expected in ((True, aligned), (False, plain)):
-        start, end = char_range(encoding, first, last, 0, len(encoding), align_to_words=align)
+        start, end = char_range(encoding, text, first, last, 0, len(encoding), align_to_words=align)
         assert text[start:end] == expected
 
 
 def test_a_word_is_widened_only_within_the_window() -> None:
     text = "unflagging work"
     encoding = encode("bundled", text)
-    start, end = char_range(encoding, 2, 2, 1, 3, align_to_words=True)
+    start, end = char_range(encoding, text, 2, 2, 1, 3, align_to_words=True)
     assert text[start:end] == "flag"
 
 
@@ -62,7 +63,7 @@ def test_without_words_tokens_keep_their_characters() -> None:
     text = "Ada [SEP] wrote"
     encoding = encode("bundled", text)
     token = encoding.tokens.index("[SEP]")
-    start, end = char_range(encoding, token, token, 0, len(encoding), align_to_words=True)
+    start, end = char_range(encoding, text, token, token, 0, len(encoding), align_to_words=True)
     assert text[start:end] == "[SEP]"
 
 
@@ -73,12 +74,19 @@ def test_tokens_that_share_a_character_cover_it_whole(align: bool) -> None:
     inside = [t for t in range(len(encoding)) if encoding.token_to_chars(t) in {(3, 4), (4, 5)}]
     assert len(inside) > 2  # several tokens per character, or this shows nothing
     for token in inside:
-        start, end = char_range(encoding, token, token, 0, len(encoding), align_to_words=align)
+        start, end = char_range(
+            encoding, text, token, token, 0, len(encoding), align_to_words=align
+        )
         assert text[start:end] == ("\U0001f9ec\U0001f9ec" if align else "\U0001f9ec")
 
 
 CONTEXT = "Ada met ada and ADA"
 MERGE = {"scoring": "probability", "align_to_words": False, "handle_impossible_answer": False}
+
+
+def readings_of(chunks, context: str, spans: Spans, **arguments):
+    (reading,) = make_readings(chunks, [context], spans, **arguments).readings
+    return reading
 
 
 def merged(**changes):
@@ -87,7 +95,11 @@ def merged(**changes):
     at = int(chunks.context[0, 0])
     row = [(log(p), at + t, at + t, 0) for p, t in ((0.3, 1), (0.25, 0), (0.2, 2), (0.1, 4))]
     arguments = {"top_k": 5, **MERGE, **changes}
-    return make_readings(chunks, [CONTEXT], spans_of([row], [log(0.35)]), **arguments)[0].answers
+    return (
+        make_readings(chunks, [CONTEXT], spans_of([row], [log(0.35)]), **arguments)
+        .readings[0]
+        .answers
+    )
 
 
 def test_the_same_text_is_one_answer_with_the_summed_score() -> None:
@@ -112,7 +124,11 @@ def test_other_scorings_give_a_place_once() -> None:
     at = int(chunks.context[0, 0])
     row = [(-1.0, at, at + 1, 0), (-2.0, at + 1, at + 2, 0), (-3.0, at + 4, at + 4, 0)]
     arguments = {**MERGE, "scoring": "shared", "align_to_words": True}
-    answers = make_readings(chunks, [text], spans_of([row], [0.0]), top_k=3, **arguments)[0].answers
+    answers = (
+        make_readings(chunks, [text], spans_of([row], [0.0]), top_k=3, **arguments)
+        .readings[0]
+        .answers
+    )
     assert [a["answer"] for a in answers] == ["unflagging", "work"]
     assert [a["score"] for a in answers] == pytest.approx([exp(-1.0), exp(-3.0)])
 
@@ -132,7 +148,7 @@ def test_the_null_score_is_the_least_of_the_chunks() -> None:
     nulls = [-1.0, -5.0] + [-2.0] * (len(chunks) - 2)
     nothing = [[(-inf, -1, -1, -1)]] * len(chunks)
     arguments = {**MERGE, "handle_impossible_answer": True}
-    (reading,) = make_readings(chunks, [context], spans_of(nothing, nulls), top_k=3, **arguments)
+    reading = readings_of(chunks, context, spans_of(nothing, nulls), top_k=3, **arguments)
     score = pytest.approx(exp(-5.0))
     assert reading.answers == [{"score": score, "start": 0, "end": 0, "answer": ""}]
     assert reading[1:] == (score, len(chunks))
@@ -142,7 +158,7 @@ def test_fewer_candidates_than_asked_for_are_not_filled_up() -> None:
     chunks = make_chunks(tokenizer_of("bundled"), ["who"], ["Ada"])
     at = int(chunks.context[0, 0])
     spans = spans_of([[(0.0, at, at, 0), (-inf, -1, -1, -1)]], [-inf])
-    assert len(make_readings(chunks, ["Ada"], spans, top_k=2, **MERGE)[0].answers) == 1
+    assert len(readings_of(chunks, "Ada", spans, top_k=2, **MERGE).answers) == 1
 
 
 def test_plain_python_types() -> None:

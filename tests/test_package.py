@@ -145,7 +145,7 @@ def test_layers() -> None:
         ["rows", "files"],
         ["sources"],
         ["datasets"],
-        ["answers", "forward"],
+        ["answers", "candidates", "forward"],
         ["predictions"],
         ["engine"],
         ["answering"],

@@ -145,12 +145,14 @@ def tiny_model(tokenizer: Any, seed: int = 0) -> BertForQuestionAnswering:
     return BertForQuestionAnswering(config).eval()
 
 
-def char_range(encoding, first: int, last: int, low: int, high: int, *, align_to_words: bool):
+def char_range(encoding, text: str, first: int, last: int, low: int, high: int, *, align_to_words):
     """Characters of one span; widened only to tokens [low, high)."""
     index = (np.array([i]) for i in (0, first, last))
     within = (np.array([low]), np.array([high]))
-    ranges = char_ranges([encoding], *index, within=within, align_to_words=align_to_words)
-    return tuple(int(x[0]) for x in ranges)
+    start, end, _ = char_ranges(
+        [encoding], [text], *index, within=within, align_to_words=align_to_words
+    )
+    return int(start[0]), int(end[0])
 
 
 def save_tiny_model(folder: Path) -> Path:
