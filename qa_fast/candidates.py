@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .chunks import Chunks, Int64
+from .chunks import Chunks, Int32, Int64
 from .options import Options
 
 # Places that any questions may share: 16 MB.
@@ -69,11 +69,20 @@ def parts(chunks: Chunks, row_offset: Int64, options: Options) -> list[Part]:
     if count * max(rows, 1) <= PLACES:
         return [everything]
     held = most_spans(chunks, options)
-    most = np.minimum(held, min(count, int(held.max(initial=0))))
-    # In a part no question has less than half as many places as another.
-    size = np.frexp(most)[1]
-    groups = (np.flatnonzero(size == n) for n in np.unique(size)[::-1])
-    return [everything.of(group, int(most[group].max())) for group in groups]
+    return [everything.of(questions, most) for questions, most in of_similar_size(held, count)]
+
+
+def of_similar_size(held: Int64, most: int) -> list[tuple[Int64, int]]:
+    """Questions that can share an array without wasting more than half of it, and its places for each.
+
+    Args:
+        held: [Q] spans that each question has.
+        most: spans wanted of each.
+    """
+    places = np.minimum(held, min(most, int(held.max(initial=0))))
+    size = np.frexp(places)[1]
+    groups = [np.flatnonzero(size == n) for n in np.unique(size)[::-1]]
+    return [(group, int(places[group].max())) for group in groups]
 
 
 def wanted(options: Options) -> int:
@@ -92,11 +101,16 @@ def candidate_count(top_k: int, align_to_words: bool) -> int:
 
 def most_spans(chunks: Chunks, options: Options) -> Int64:
     """[Q]: the spans that a question has; where chunks are decoded, those of its largest one."""
-    tokens = (chunks.context[:, 1] - chunks.context[:, 0]).astype(np.int64)
-    longest = tokens
-    if options.max_answer_len is not None:
-        longest = np.minimum(tokens, min(options.max_answer_len, int(tokens.max(initial=0))))
-    spans = tokens * longest - longest * (longest - 1) // 2
+    spans = span_count(chunks.context[:, 1] - chunks.context[:, 0], options.max_answer_len)
     first = np.searchsorted(chunks.question_id, np.arange(len(chunks.encodings)))
     reduce = np.maximum if options.decodes_chunks else np.add
     return reduce.reduceat(spans, first)
+
+
+def span_count(tokens: Int64 | Int32, max_answer_len: int | None) -> Int64:
+    """Spans of at most ``max_answer_len`` tokens among so many tokens, for each of an array."""
+    tokens = tokens.astype(np.int64)
+    longest = tokens
+    if max_answer_len is not None:
+        longest = np.minimum(tokens, min(max_answer_len, int(tokens.max(initial=0))))
+    return tokens * longest - longest * (longest - 1) // 2

@@ -283,6 +283,11 @@ class Chunker:
         errors = [ExampleError(first_item + i, problems[i]) for i in sorted(problems)]
         return chunks, errors
 
+    def text_of(self, token: int) -> str:
+        """The text of a token, as the tokenizer decodes it."""
+        text: str = self._backend.decode([token], skip_special_tokens=False)
+        return text
+
     def _encode(
         self,
         texts: Sequence[str],

@@ -33,6 +33,7 @@ from .candidates import Part, parts
 from .chunks import Chunker, Chunks, ExampleError, default_max_seq_len
 from .device import Runner, is_device_lost
 from .forward import BatchError, Forward, Logits, Plan, position_limit, vocabulary_size
+from .notes import warn_caller
 from .options import Options as Options  # where users have it from
 from .options import check_count
 from .spans import Spans, decode_spans
@@ -214,6 +215,8 @@ class Engine:
             compile=compile,
         )
         self._lock = Lock()
+        self._note: str | None = None
+        self._noted = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled are the model and the tokenizer; another process gets an engine made from them."""
@@ -354,7 +357,9 @@ class Engine:
             windows = (future.result() for future in read_ahead(prepared, 1))
             started = (executor.submit(self._start(window, options, workers)) for window in windows)
             for future in read_ahead(started, 1):
-                for result in future.result():
+                results = future.result()
+                self._warn_once()
+                for result in results:
                     if strict and isinstance(result, ExampleError):
                         raise result
                     yield result
@@ -440,6 +445,8 @@ class Engine:
                     handle_impossible_answer=options.handle_impossible_answer,
                 )
             results.update(zip(items, found.readings, strict=True))
+            if found.hollow and self._note is None:
+                self._note = self._hollow_note(part, items, found.hollow)
             for question in _nonfinite(part.chunks, spans, options):
                 failure = _not_finite(window, items[question])
                 results[failure.item] = failure
@@ -453,6 +460,28 @@ class Engine:
         with self._lock:
             self.stats.add(stats)
         return [results[item] for item in window.items()]
+
+    def _warn_once(self) -> None:
+        """What was noted in another thread is told in the caller's."""
+        if self._note is not None and not self._noted:
+            self._noted = True
+            warn_caller(self._note)
+
+    def _hollow_note(
+        self, part: Part, items: list[int], hollow: set[tuple[int, int]]
+    ) -> str | None:
+        """What to tell of the first of ``hollow`` tokens that has a text; see `Readings`."""
+        for question, token in sorted(hollow):
+            encoding = part.chunks.encodings[question]
+            text = self._chunker.text_of(encoding.ids[token])
+            if text.strip():  # a space may be without characters: answers do not end with it
+                return (
+                    f"the tokenizer gives the token {text!r} no characters of its own (token {token} "
+                    f"of context {items[question]}, at character {encoding.offsets[token][0]}): "
+                    "answers that begin or end there may be a little too long or too short; a newer "
+                    "version of tokenizers, or of the model's tokenizer.json, may do better"
+                )
+        return None
 
     def _chunk_failure(self, window: _Window, chunk: int, error: Exception | None) -> ExampleError:
         """That of a chunk's question, where the model failed at the chunk; see `Logits.failed`."""
