@@ -474,7 +474,8 @@ class Engine:
         for question, token in sorted(hollow):
             encoding = part.chunks.encodings[question]
             text = self._chunker.text_of(encoding.ids[token])
-            if text.strip():  # a space may be without characters: answers do not end with it
+            # A space may have none: no answer ends with it. (So it is spelled without a decoder.)
+            if text.strip().strip("Ġ▁"):
                 return (
                     f"the tokenizer gives the token {text!r} no characters of its own (token {token} "
                     f"of context {items[question]}, at character {encoding.offsets[token][0]}): "
