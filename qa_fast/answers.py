@@ -5,13 +5,15 @@ Offsets count code points of the context as given: ``context[start:end] == answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from math import exp, inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 
 from .chunks import Chunks, Int64
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 # The tokenizer goes through a text's tokens to find a word's. Where so many words are looked up, one
 # pass through all of them takes less: a long text with a long word would take time by the square.
 MANY_TOKENS = 128
+# Spans whose characters are looked up together: some 200 bytes each while that is done.
+SPANS_AT_ONCE = 1 << 16
 
 
 class Answer(TypedDict):
@@ -56,12 +60,20 @@ class Reading(NamedTuple):
     chunks: int
 
 
-def candidate_count(top_k: int, align_to_words: bool) -> int:
-    """Spans to decode for ``top_k`` answers: more where several spans can become the same words.
+class Readings(NamedTuple):
+    """What `make_readings` made of the spans of Q questions.
 
-    ``2 * top_k + 10`` is what Transformers' question-answering pipeline took, per chunk.
+    Attributes:
+        readings: Q readings.
+        lacking: the questions with fewer than ``top_k`` answers for white space alone: it made several
+            of their spans one or none, and they may have spans that were not looked at.
+        hollow: tokens at an end of a span that stand for no characters, says the tokenizer: the
+            question, and the token's index in the whole context.
     """
-    return 2 * top_k + 10 if align_to_words else top_k
+
+    readings: list[Reading]
+    lacking: list[int]
+    hollow: set[tuple[int, int]]
 
 
 def make_readings(
@@ -74,8 +86,11 @@ def make_readings(
     top_k: int,
     align_to_words: bool,
     handle_impossible_answer: bool,
-) -> list[Reading]:
+) -> Readings:
     """The readings of Q questions: of each the ``top_k`` best answers, fewer where there are no more.
+
+    An answer neither begins nor ends with white space, which some tokenizers make part of the token
+    behind it; a span of nothing else is none.
 
     With ``scoring="probability"`` answers with the same text (but for case), wherever they stand,
     become one: the first of them, with the sum of their scores. So did Transformers'
@@ -96,43 +111,52 @@ def make_readings(
     questions = len(contexts)
     per_chunk = merge if per_chunk is None else per_chunk
     row_question = chunks.question_id if per_chunk else np.arange(questions)
-    found = spans.chunk.numpy() >= 0  # -1: fewer candidates than asked for
-    chunk = spans.chunk.numpy()[found]
-    question = np.repeat(row_question, found.sum(axis=1))
-    low, high = chunks.context[chunk].T.astype(np.int64)
-    shift = chunks.context_offset[chunk] - low
-    first, last = (position.numpy()[found] + shift for position in (spans.start, spans.end))
-    start, end = char_ranges(
-        chunks.encodings,
-        question,
-        first,
-        last,
-        # Without merging, a word that a chunk's border cuts in two is still given whole.
-        within=(low + shift, high + shift) if merge else None,
-        align_to_words=align_to_words,
-    )
-    score = spans.score.numpy()[found].astype(np.float64)
     lowest_null = np.full(questions, np.inf)
     # fmin: a question with NaN logits has a NaN score.
     np.fmin.at(lowest_null, row_question, spans.null_score.double().numpy())
-    if scoring != "logit":
-        score = np.exp(score)
+
+    places = partial(
+        _places,
+        chunks,
+        contexts,
+        spans,
+        row_question,
+        # Without merging, a word that a chunk's border cuts in two is still given whole.
+        within_chunk=merge,
+        align_to_words=align_to_words,
+    )
 
     best: list[dict[object, list[Any]]] = [{} for _ in range(questions)]
-    for q, p, i, j in zip(
-        question.tolist(), score.tolist(), start.tolist(), end.tolist(), strict=True
-    ):
-        text = contexts[q][i:j]
-        key = text.lower() if merge else (i, j)
-        mine = best[q]
-        if key not in mine:
-            mine[key] = [p, i, j, text]
-        elif merge:
-            mine[key][0] += p
-        elif p > mine[key][0]:  # from another chunk
-            mine[key][0] = p
+    trimmed: set[int] = set()
+    hollow: set[tuple[int, int]] = set()
+    for found in places():
+        hollow.update(found.hollow)
+        score = found.score if scoring == "logit" else np.exp(found.score)
+        for q, p, i, j in zip(
+            found.question.tolist(),
+            score.tolist(),
+            found.start.tolist(),
+            found.end.tolist(),
+            strict=True,
+        ):
+            given = contexts[q][i:j]
+            text = given.strip()
+            if text is not given:
+                trimmed.add(q)
+                i, j = _trimmed(given, i)
+            if not text:
+                continue
+            key = text.lower() if merge else (i, j)
+            mine = best[q]
+            if key not in mine:
+                mine[key] = [p, i, j, text]
+            elif merge:
+                mine[key][0] += p
+            elif p > mine[key][0]:  # from another chunk
+                mine[key][0] = p
 
-    readings = []
+    readings: list[Reading] = []
+    short: set[int] = set()
     for by_key, null, count in zip(
         best,
         lowest_null.tolist(),
@@ -141,12 +165,95 @@ def make_readings(
     ):
         null_score = None if null == -inf else null if scoring == "logit" else exp(null)
         ranked = list(by_key.values())
+        by_key.clear()  # one answer after the other may fill the memory
+        if len(ranked) < top_k:
+            short.add(len(readings))
         if handle_impossible_answer and null_score is not None:
             ranked.append([null_score, 0, 0, ""])
         ranked.sort(key=_SCORE, reverse=True)
         answers = [Answer(score=p, start=i, end=j, answer=text) for p, i, j, text in ranked[:top_k]]
         readings.append(Reading(answers, null_score, count))
-    return readings
+    lacking = short & trimmed
+    if lacking:  # but not where the lists end before their last place
+        lacking &= set(row_question[spans.chunk.numpy()[:, -1] >= 0].tolist())
+    lost = _lost_to_space(contexts, lacking, places, merge) if lacking else []
+    return Readings(readings, lost, hollow)
+
+
+def _trimmed(text: str, start: int) -> tuple[int, int]:
+    """Where ``text``, which starts at ``start``, has characters that are no white space."""
+    start += len(text) - len(text.lstrip())
+    return start, start + len(text.strip())
+
+
+def _lost_to_space(
+    contexts: Sequence[str],
+    questions: set[int],
+    places: Callable[[], Iterator[_Places]],
+    merge: bool,
+) -> list[int]:
+    """Those of ``questions`` that would have more answers if white space told these apart."""
+    given: dict[int, set[tuple[int, int]]] = {q: set() for q in questions}
+    for found in places():
+        for q, i, j in zip(
+            found.question.tolist(), found.start.tolist(), found.end.tolist(), strict=True
+        ):
+            if q in given:
+                given[q].add((i, j))
+    lost = []
+    for q, mine in sorted(given.items()):
+        context = contexts[q]
+        kept = {_trimmed(context[i:j], i) for i, j in mine}
+        kept = {(i, j) for i, j in kept if i < j}
+        if merge:
+            before, after = ({context[i:j].lower() for i, j in some} for some in (mine, kept))
+            fewer = len(after) < len(before)
+        else:
+            fewer = len(kept) < len(mine)
+        if fewer:
+            lost.append(q)
+    return lost
+
+
+class _Places(NamedTuple):
+    """What S spans stand for: [S] each, but for ``hollow``, see `Readings`."""
+
+    question: Int64
+    score: npt.NDArray[np.float64]
+    start: Int64
+    end: Int64
+    hollow: list[tuple[int, int]]
+
+
+def _places(
+    chunks: Chunks,
+    contexts: Sequence[str],
+    spans: Spans,
+    row_question: Int64,
+    *,
+    within_chunk: bool,
+    align_to_words: bool,
+) -> Iterator[_Places]:
+    """The characters of all spans, in their order, some of them at a time."""
+    start, end, chunk, score = (
+        field.numpy().ravel() for field in (spans.start, spans.end, spans.chunk, spans.score)
+    )
+    found = np.flatnonzero(chunk >= 0)  # -1: fewer candidates than asked for
+    for begin in range(0, len(found), SPANS_AT_ONCE):
+        at = found[begin : begin + SPANS_AT_ONCE]
+        question = row_question[at // spans.chunk.shape[1]]
+        low, high = chunks.context[chunk[at]].T.astype(np.int64)
+        shift = chunks.context_offset[chunk[at]] - low
+        ranges = char_ranges(
+            chunks.encodings,
+            contexts,
+            question,
+            start[at] + shift,
+            end[at] + shift,
+            within=(low + shift, high + shift) if within_chunk else None,
+            align_to_words=align_to_words,
+        )
+        yield _Places(question, score[at].astype(np.float64), *ranges)
 
 
 _SCORE = itemgetter(0)
@@ -154,17 +261,22 @@ _SCORE = itemgetter(0)
 
 def char_ranges(
     encodings: Sequence[Encoding],
+    contexts: Sequence[str],
     question: Int64,
     first: Int64,
     last: Int64,
     *,
     within: tuple[Int64, Int64] | None = None,
     align_to_words: bool,
-) -> tuple[Int64, Int64]:
+) -> tuple[Int64, Int64, list[tuple[int, int]]]:
     """Characters [start, end) that tokens ``first`` to ``last`` of S spans' contexts stand for.
+
+    Some tokenizers say of a token with a text that it stands for no characters. A span that begins or
+    ends at such a token gets those between the tokens beside it.
 
     Args:
         encodings: the whole contexts of Q questions.
+        contexts: the same as texts.
         question: [S] the question of each span.
         first: [S] token index in the whole context.
         last: [S] token index in the whole context, inclusive.
@@ -172,6 +284,10 @@ def char_ranges(
             and one past the last; None for all tokens.
         align_to_words: widen to the words that the two tokens are part of. Where one of the two is
             of no word (some tokenizers know none), both keep their own characters.
+
+    Returns:
+        The starts [S], the ends [S], and where a span begins or ends at a token without characters:
+        the question and the token.
     """
     number = {id(encoding): i for i, encoding in enumerate(encodings)}
     encoding = np.array([number[id(e)] for e in encodings], np.int64)[question]
@@ -183,8 +299,36 @@ def char_ranges(
             first_from, last_to = np.maximum(first_from, within[0]), np.minimum(last_to, within[1])
         has_words = (first_to > 0) & (last_from >= 0)
         first, last = np.where(has_words, first_from, first), np.where(has_words, last_to - 1, last)
-    (start, _), (_, end) = _look_up(_chars, encodings, encoding, first, last)
-    return start, end
+    (start, first_end), (last_start, end) = _look_up(_chars, encodings, encoding, first, last)
+    begins, ends = start == first_end, last_start == end
+    if not (begins | ends).any():
+        return start, end, []
+    for text in np.unique(encoding[begins | ends]).tolist():
+        mine = encoding == text
+        chars = _filled_chars(encodings[text], len(contexts[text]))
+        start[mine & begins] = chars[first[mine & begins], 0]
+        end[mine & ends] = chars[last[mine & ends], 1]
+    hollow = (
+        (question[is_hollow], token[is_hollow])
+        for is_hollow, token in ((begins, first), (ends, last))
+    )
+    return (
+        start,
+        end,
+        [pair for q, t in hollow for pair in zip(q.tolist(), t.tolist(), strict=True)],
+    )
+
+
+def _filled_chars(encoding: Encoding, length: int) -> Int64:
+    """[T, 2]: the tokens' characters; those without any get the ones up to where the next begins.
+
+    The byte-level tokenizers of some checkpoints (Llama 3's, of some versions) give whole words so: at
+    the right place, but without an end.
+    """
+    start, end = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
+    begin = np.maximum(start, np.maximum.accumulate(np.append(0, end[:-1])))
+    stop = np.maximum(begin, np.append(start[1:], length))
+    return np.where(start == end, [begin, stop], [start, end]).T
 
 
 def _word_tokens(encoding: Encoding, tokens: Sequence[int]) -> list[tuple[int, int]]:

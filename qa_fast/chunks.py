@@ -72,6 +72,29 @@ class Chunks:
     def __len__(self) -> int:
         return len(self.length)
 
+    def of(self, questions: Int64) -> tuple[Chunks, Int64]:
+        """The chunks of some questions, which count from 0 there, and where these chunks are here.
+
+        Args:
+            questions: their numbers, ascending.
+        """
+        number = np.full(len(self.encodings), -1)
+        number[questions] = np.arange(len(questions))
+        question_id = number[self.question_id]
+        (rows,) = np.nonzero(question_id >= 0)
+        part = Chunks(
+            input_ids=self.input_ids,
+            token_type_ids=self.token_type_ids,
+            row_offset=self.row_offset[rows],
+            length=self.length[rows],
+            question_id=question_id[rows],
+            context=self.context[rows],
+            context_offset=self.context_offset[rows],
+            null_position=self.null_position[rows],
+            encodings=[self.encodings[q] for q in questions.tolist()],
+        )
+        return part, rows
+
 
 class ExampleError(ValueError):
     """An example that cannot be answered; the message says which one and why.
@@ -259,6 +282,11 @@ class Chunker:
         )
         errors = [ExampleError(first_item + i, problems[i]) for i in sorted(problems)]
         return chunks, errors
+
+    def text_of(self, token: int) -> str:
+        """The text of a token, as the tokenizer decodes it."""
+        text: str = self._backend.decode([token], skip_special_tokens=False)
+        return text
 
     def _encode(
         self,

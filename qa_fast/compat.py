@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .candidates import PLACES, of_similar_size, span_count
 from .features import Int64, Offsets, column, optional_column
 from .options import check_count
 from .spans import decode_spans
@@ -64,17 +66,18 @@ def postprocess_qa_predictions(
     - With ``version_2_with_negative``, an example with no feature, or whose spans all have no text,
       gets the text "empty", which the example (without it) gives such a one too; with it, the
       example fails. The null score of an example without features counts as 0.
-    - Two examples with the same id, and offsets that are not None at [CLS], are refused.
+    - Two examples with the same id, offsets that are not None at [CLS], and offsets of an answer
+      that are not inside its context, are refused.
 
     Args:
         examples: Q examples with ``id`` and ``context``: a `datasets.Dataset`, a sequence of dicts
-            or a dict of columns.
+            or a dict of columns, or a pandas DataFrame. An id is a string or a number.
         features: C features in any of these forms, with ``example_id`` and ``offset_mapping``: per
             token the characters (start, end), or None outside the context. Optional:
             ``token_is_max_context``, per feature a dict from a position, as a string, to whether an
             answer may start there (missing: no); and ``cls_index``.
         predictions: start logits and end logits, each [C, N], as NumPy arrays or as tensors on any
-            device. Features may have fewer tokens than N.
+            device; or both as one array [2, C, N]. Features may have fewer tokens than N.
         version_2_with_negative: whether examples may have no answer. The null score of an example
             is the minimum over its features of the two logits at the null position; where it
             exceeds the best answer's score by more than ``null_score_diff_threshold``, the text
@@ -111,8 +114,11 @@ def postprocess_qa_predictions(
         raise NotADirectoryError(f"output_dir {str(output_dir)!r} is not a folder")
     if log_level is not None:
         logger.setLevel(log_level)
-    ids, contexts = (column(examples, name, "example") for name in ("id", "context"))
-    example_of = _examples_of(column(features, "example_id", "feature"), ids)
+    ids = [_plain(name) for name in column(examples, "id", "example")]
+    contexts = _texts(column(examples, "context", "example"))
+    example_of = _examples_of([_plain(i) for i in column(features, "example_id", "feature")], ids)
+    if output_dir is not None:
+        _check_keys(ids)
     start, end = _logits(predictions, len(example_of))
     logger.info("Post-processing %d examples split into %d features.", len(ids), len(example_of))
     features_of = np.bincount(example_of, minlength=len(ids))
@@ -124,39 +130,32 @@ def postprocess_qa_predictions(
             len(ids),
             ids[without[0]],
         )
-    nbest, null = _decode(features, start, end, example_of, ids, n_best_size, max_answer_length)
+    data = _Features.of(features, start, end, example_of, len(ids))
+    texts, lines, null_odds = [""] * len(ids), [""] * len(ids), np.empty(len(ids), np.float32)
+    for group, most in _groups(data, n_best_size, max_answer_length):
+        mine = [contexts[i] for i in group.tolist()]
+        nbest = _decode(data, group, ids, mine, most, max_answer_length)
+        null = data.null.of(group)
+        if version_2_with_negative:
+            nbest = _insert_null(nbest, null, most)
+        chosen, found, null_odds[group] = _best(nbest, null, mine, version_2_with_negative)
+        written = [""] * len(mine)
+        if output_dir is not None:
+            written = _nbest_json([ids[i] for i in group.tolist()], mine, nbest, found)
+        for i, text, line in zip(group.tolist(), chosen, written, strict=True):
+            texts[i], lines[i] = text, line
     if version_2_with_negative:
-        nbest = _insert_null(nbest, null, n_best_size)
-
-    # The best answer of each example; run_qa takes one without text only if it cannot be the null
-    # answer and others follow it.
-    has_text = nbest.valid & (nbest.end > nbest.start)
-    found = has_text.sum(axis=1) > 0
-    best = has_text.argmax(axis=1)
-    if not version_2_with_negative:
-        found |= nbest.valid.sum(axis=1) > 1
-        best[:] = 0
-    at = np.arange(len(ids)), best
-    texts = [
-        context[begin:stop] if some else EMPTY
-        for context, begin, stop, some in zip(
-            contexts, nbest.start[at].tolist(), nbest.end[at].tolist(), found.tolist(), strict=True
-        )
-    ]
-    if version_2_with_negative:
-        score_diff = np.where(
-            found, null.score - nbest.start_logit[at] - nbest.end_logit[at], null.score
-        )
-        for i in np.flatnonzero(score_diff > null_score_diff_threshold).tolist():
+        for i in np.flatnonzero(null_odds > null_score_diff_threshold).tolist():
             texts[i] = ""
     answers = dict(zip(ids, texts, strict=True))
 
     if output_dir is not None:
         files = {"predictions": json.dumps(answers, indent=4)}
-        files["nbest_predictions"] = _nbest_json(ids, contexts, nbest, found)
+        # As run_qa writes them, but an example a line: to indent them takes longer.
+        files["nbest_predictions"] = "{\n    " + ",\n    ".join(lines) + "\n}"
         if version_2_with_negative:
-            null_odds = dict(zip(ids, score_diff.tolist(), strict=True))
-            files["null_odds"] = json.dumps(null_odds, indent=4)
+            odds = dict(zip(ids, null_odds.tolist(), strict=True))
+            files["null_odds"] = json.dumps(odds, indent=4)
         for name, content in files.items():
             path = Path(output_dir, f"{name}.json" if prefix is None else f"{prefix}_{name}.json")
             logger.info("Saving %s.", path)
@@ -183,9 +182,107 @@ class _Null(NamedTuple):
     start_logit: Float32
     end_logit: Float32
 
+    def of(self, examples: Int64) -> _Null:
+        """Those of some examples."""
+        fields: Any = (field[examples] for field in self)
+        return _Null(*fields)
+
+
+class _Features(NamedTuple):
+    """What is read of C features, each of ``width`` tokens, and of Q examples.
+
+    Attributes:
+        width: tokens in a row of logits.
+        start: [C * width] start logits, -inf where an answer may not begin.
+        end: [C * width] the same of the ends.
+        logits: start and end logits as given.
+        offsets: what the tokens stand for.
+        context: [C, 2] range of context tokens.
+        null_position: [C] where the null answer is.
+        null: the null answers of the examples.
+        example_of: [C] the example of each feature.
+        order: [C] the features, those of an example one after the other.
+    """
+
+    width: int
+    start: Tensor
+    end: Tensor
+    logits: tuple[Tensor, Tensor]
+    offsets: Offsets
+    context: Int64
+    null_position: Int64
+    null: _Null
+    example_of: Int64
+    order: Int64
+
+    @classmethod
+    def of(
+        cls, features: Any, start: Tensor, end: Tensor, example_of: Int64, examples: int
+    ) -> _Features:
+        """Read what is needed of the features, and check it."""
+        width = start.shape[1]
+        offsets = Offsets.of(features)
+        context = offsets.context.clip(max=width)
+        _check_cls(offsets)
+        null_position = _null_positions(features, len(context), width)
+        null_at = np.arange(len(context)) * width + null_position
+        null = _lowest_null(_pick(start, null_at), _pick(end, null_at), example_of, examples)
+        may_start, may_end = _rule_out(start, end, offsets, features, null_position)
+        return cls(
+            width,
+            may_start.reshape(-1),
+            may_end.reshape(-1),
+            (start, end),
+            offsets,
+            context,
+            null_position,
+            null,
+            example_of,
+            np.argsort(example_of, kind="stable"),
+        )
+
+
+def _plain(name: Any) -> Any:
+    """An id as a Python object, which JSON knows."""
+    scalar = isinstance(name, np.generic) or (
+        isinstance(name, (np.ndarray, Tensor)) and name.ndim == 0
+    )
+    return name.item() if scalar else name
+
+
+def _texts(contexts: list[Any]) -> list[str]:
+    for i, context in enumerate(contexts):
+        if not isinstance(context, str):
+            what = "None" if context is None else type(context).__name__
+            raise ValueError(f"context of example {i} must be a string; got {what}")
+    return contexts
+
+
+def _check_keys(ids: list[Any]) -> None:
+    """The files' keys are texts, which have to tell the examples apart."""
+    seen: dict[str, int] = {}
+    for i, name in enumerate(ids):
+        try:
+            (key,) = json.loads(json.dumps({name: 0}))
+        except TypeError:
+            raise ValueError(
+                f"the id of example {i} is {name!r}, and a file's keys are strings or numbers; got "
+                f"{type(name).__name__}"
+            ) from None
+        if key in seen:
+            raise ValueError(
+                f"the ids of examples {seen[key]} and {i}, {ids[seen[key]]!r} and {name!r}, are both "
+                f"{key!r} in a file"
+            )
+        seen[key] = i
+
 
 def _examples_of(example_ids: list[Any], ids: list[Any]) -> Int64:
     """[C]: the number of each feature's example."""
+    for what, names in (("id of example", ids), ("example_id of feature", example_ids)):
+        for i, name in enumerate(names):
+            if getattr(type(name), "__hash__", None) is None:
+                raise ValueError(f"{what} {i} must be a string or a number; got {name!r}")
     number = {name: i for i, name in enumerate(ids)}
     if len(number) != len(ids):
         again = next(i for i, name in enumerate(ids) if number[name] != i)
@@ -201,79 +298,154 @@ def _examples_of(example_ids: list[Any], ids: list[Any]) -> Int64:
 
 
 def _logits(predictions: Any, features: int) -> tuple[Tensor, Tensor]:
-    if not isinstance(predictions, (tuple, list)) or len(predictions) != 2:
+    stacked = isinstance(predictions, (np.ndarray, Tensor)) and predictions.ndim == 3
+    if not (stacked or isinstance(predictions, (tuple, list))) or len(predictions) != 2:
         got = f"{len(predictions)} items" if hasattr(predictions, "__len__") else "no sequence"
         raise ValueError(f"predictions must be two arrays, start and end logits; got {got}")
-    start, end = (
-        x if isinstance(x, Tensor) else torch.from_numpy(np.asarray(x)) for x in predictions
-    )
+    start, end = (_floats(x, side) for x, side in zip(predictions, ("start", "end"), strict=True))
     if start.ndim != 2 or start.shape != end.shape or len(start) != features:
         raise ValueError(
             f"start and end logits must both be of shape [features, tokens], and there are "
             f"{features} features; got {list(start.shape)} and {list(end.shape)}"
         )
-    return (start.float(), end.float()) if start.dtype == torch.float64 else (start, end)
+    if start.device != end.device:
+        raise ValueError(
+            f"start and end logits must be on one device; got {start.device} and {end.device}"
+        )
+    return (start, end) if start.dtype == end.dtype else (start.float(), end.float())
+
+
+def _floats(logits: Any, side: str) -> Tensor:
+    """Logits as a tensor that `decode_spans` takes, copied only where they have to be."""
+    if not isinstance(logits, Tensor):
+        try:
+            array = np.asarray(logits)
+            if array.dtype not in (np.float16, np.float32) or not array.dtype.isnative:
+                if array.dtype.kind not in "fiubO":
+                    raise ValueError(f"they are of type {array.dtype}")
+                with np.errstate(over="ignore"):  # an infinity is told with its example
+                    array = array.astype(np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the {side} logits must be an array of numbers: {error}") from None
+        if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+            array = array.copy()
+        return torch.from_numpy(array)
+    if logits.is_complex():
+        raise ValueError(f"the {side} logits must be an array of numbers: they are {logits.dtype}")
+    narrow = logits.dtype in (torch.float16, torch.bfloat16)
+    return logits.detach() if narrow else logits.detach().float()
+
+
+def _null_positions(features: Any, count: int, width: int) -> Int64:
+    """[C]: the features' ``cls_index``, else 0."""
+    given = optional_column(features, "cls_index", "feature") or [0] * count
+    for i, at in enumerate(map(_plain, given)):
+        if at is not None and not (isinstance(at, int) and 0 <= at < width):
+            raise ValueError(
+                f"cls_index of feature {i} must be from 0 to {width - 1}; got {given[i]}"
+            )
+    return np.array([at or 0 for at in given], np.int64)
+
+
+def _groups(data: _Features, n_best_size: int, max_answer_length: int) -> list[tuple[Int64, int]]:
+    """Examples whose lists are made together, and the places of each: all, but of very long lists."""
+    examples = len(data.null.exists)
+    if examples * n_best_size <= PLACES:
+        return [(np.arange(examples), n_best_size)]
+    tokens = (data.context[:, 1] - data.context[:, 0]).clip(min=0)
+    held = np.zeros(examples, np.int64)
+    np.add.at(held, data.example_of, span_count(tokens, max_answer_length))
+    return of_similar_size(held + 1, n_best_size)  # one place more: a list may end before its last
 
 
 def _decode(
-    features: Any,
-    start: Tensor,
-    end: Tensor,
-    example_of: Int64,
+    data: _Features,
+    group: Int64,
     ids: list[Any],
+    contexts: list[str],
     n_best_size: int,
     max_answer_length: int,
-) -> tuple[_NBest, _Null]:
-    """The best spans and the null answer of each example."""
-    width = start.shape[1]
-    offsets = Offsets.of(features)
-    context = offsets.context.clip(max=width)
-    _check_cls(offsets)
-    cls_index = optional_column(features, "cls_index", "feature") or [0] * len(context)
-    null_position = np.array([at or 0 for at in cls_index], np.int64)
-    (wrong,) = np.nonzero((null_position < 0) | (null_position >= width))
-    if len(wrong):
-        raise ValueError(
-            f"cls_index of feature {wrong[0]} must be from 0 to {width - 1}; got {cls_index[wrong[0]]}"
-        )
-
-    null_at = np.arange(len(context)) * width + null_position
-    null = _lowest_null(_pick(start, null_at), _pick(end, null_at), example_of, len(ids))
+) -> _NBest:
+    """The best spans of some examples, which have ``contexts``."""
+    start, end = data.logits
+    number = np.full(len(ids), -1)
+    number[group] = np.arange(len(group))
     # decode_spans wants an example's features one after the other, and finds rows by their offset.
-    order = np.argsort(example_of, kind="stable")
-    allowed_start, allowed_end = _rule_out(start, end, offsets, features, null_position)
+    order = data.order[number[data.example_of[data.order]] >= 0]
     spans = decode_spans(
-        allowed_start.reshape(-1),
-        allowed_end.reshape(-1),
-        torch.from_numpy(context[order]),
-        torch.from_numpy(example_of[order]),
+        data.start,
+        data.end,
+        torch.from_numpy(data.context[order]),
+        torch.from_numpy(number[data.example_of[order]]),
         top_k=n_best_size,
         max_answer_len=max_answer_length,
         scoring="logit",
-        null_position=torch.from_numpy(null_position[order]),
-        row_offset=torch.from_numpy(order * width),
-        num_questions=len(ids),
-        max_seq_len=width,
+        null_position=torch.from_numpy(data.null_position[order]),
+        row_offset=torch.from_numpy(order * data.width),
+        num_questions=len(group),
+        max_seq_len=data.width,
     )
     score, first, last, chunk, _, nonfinite = (field.cpu().numpy() for field in spans)
     if nonfinite.any():
-        name = ids[int(nonfinite.argmax())]
-        raise ValueError(f"the logits of example {name!r} hold NaN or infinity")
+        name = ids[group[int(nonfinite.argmax())]]
+        raise ValueError(
+            f"the logits of example {name!r} hold NaN or infinity, or more than float32 can"
+        )
 
     valid = chunk >= 0
     feature, first, last = order[chunk[valid]], first[valid], last[valid]
     fields: Any = valid, score, *(np.zeros(score.shape, np.float32) for _ in range(2))
     fields += tuple(np.zeros(score.shape, np.int64) for _ in range(2))
     nbest = _NBest(*fields)
-    nbest.start_logit[valid] = _pick(start, feature * width + first)
-    nbest.end_logit[valid] = _pick(end, feature * width + last)
-    nbest.start[valid] = offsets.characters(feature, first, 0)
-    nbest.end[valid] = offsets.characters(feature, last, 1)
+    nbest.start_logit[valid] = _pick(start, feature * data.width + first)
+    nbest.end_logit[valid] = _pick(end, feature * data.width + last)
+    length = np.array([len(context) for context in contexts], np.int64)
+    length = length[number[data.example_of[feature]]]
+    nbest.start[valid] = _characters(data.offsets, feature, first, length)[:, 0]
+    nbest.end[valid] = _characters(data.offsets, feature, last, length)[:, 1]
     # run_qa meets spans feature by feature, greatest start logit first, and sorts them stably.
     keys = -nbest.end_logit, -nbest.start_logit, chunk, -score
     ranks = np.lexsort(keys, axis=1)
     fields = [np.take_along_axis(field, ranks, axis=1) for field in nbest]
-    return _NBest(*fields), null
+    return _NBest(*fields)
+
+
+def _characters(offsets: Offsets, feature: Int64, position: Int64, length: Int64) -> Int64:
+    """[n, 2]: where tokens [n] of features [n] begin and end in contexts of [n] characters."""
+    found = offsets.characters(feature, position)
+    begin, stop = found.T
+    (wrong,) = np.nonzero((begin < 0) | (stop < begin) | (stop > length))
+    for i in wrong[:1].tolist():
+        pair = f"({begin[i]}, {stop[i]})"
+        raise ValueError(
+            f"offset_mapping of feature {feature[i]} has {pair} at token {position[i]}, which is no "
+            f"range of its example's context of {length[i]} characters"
+        )
+    return found
+
+
+def _best(
+    nbest: _NBest, null: _Null, contexts: list[str], version_2_with_negative: bool
+) -> tuple[list[str], Bool, Float32]:
+    """The best answer of each example, whether it has one, and the null score less its score.
+
+    run_qa takes an answer without text only if it cannot be the null answer and others follow it.
+    """
+    has_text = nbest.valid & (nbest.end > nbest.start)
+    found = has_text.sum(axis=1) > 0
+    best = has_text.argmax(axis=1)
+    if not version_2_with_negative:
+        found |= nbest.valid.sum(axis=1) > 1
+        best[:] = 0
+    at = np.arange(len(contexts)), best
+    texts = [
+        context[begin:stop] if some else EMPTY
+        for context, begin, stop, some in zip(
+            contexts, nbest.start[at].tolist(), nbest.end[at].tolist(), found.tolist(), strict=True
+        )
+    ]
+    odds = np.where(found, null.score - nbest.start_logit[at] - nbest.end_logit[at], null.score)
+    return texts, found, odds
 
 
 def _pick(logits: Tensor, at: Int64) -> Float32:
@@ -284,7 +456,7 @@ def _pick(logits: Tensor, at: Int64) -> Float32:
 def _check_cls(offsets: Offsets) -> None:
     """Offsets straight from the tokenizer would let the question be an answer."""
     (first,) = np.nonzero((offsets.context[:, 0] == 0) & (offsets.context[:, 1] > 0))
-    stop = offsets.characters(first, np.zeros_like(first), 1)
+    stop = offsets.characters(first, np.zeros_like(first))[:, 1]
     for row in first[stop == 0].tolist():
         raise ValueError(
             f"offset_mapping of feature {row} begins with (0, 0), a special token's; entries outside "
@@ -306,6 +478,11 @@ def _rule_out(
     if max_context is not None:
         allowed = np.ones(start.shape, np.bool_)
         for row, is_max in enumerate(max_context):
+            if not (is_max is None or isinstance(is_max, Mapping)):
+                raise ValueError(
+                    f"token_is_max_context of feature {row} must be a dict from positions to whether "
+                    f"an answer may start there; got {type(is_max).__name__}"
+                )
             if is_max is not None:
                 allowed[row] = [bool(is_max.get(str(i))) for i in range(width)]
         allowed[np.arange(len(allowed)), null_position] = True
@@ -346,8 +523,8 @@ def _insert_null(nbest: _NBest, null: _Null, n_best_size: int) -> _NBest:
     return _NBest(*fields)
 
 
-def _nbest_json(ids: list[Any], contexts: list[str], nbest: _NBest, found: Bool) -> str:
-    """The n-best lists as run_qa writes them, but an example a line: to indent them takes longer."""
+def _nbest_json(ids: list[Any], contexts: list[str], nbest: _NBest, found: Bool) -> list[str]:
+    """For each example its id and its n-best list as JSON."""
     # The fake answer comes first, where it is needed.
     score = np.where(nbest.valid, nbest.score.astype(np.float64), -np.inf)
     score = np.concatenate([np.where(found, -np.inf, 0.0)[:, None], score], axis=1)
@@ -368,4 +545,4 @@ def _nbest_json(ids: list[Any], contexts: list[str], nbest: _NBest, found: Bool)
                 0, {"text": EMPTY, "start_logit": 0.0, "end_logit": 0.0, "probability": p}
             )
         lines.append(json.dumps({name: entries})[1:-1])
-    return "{\n    " + ",\n    ".join(lines) + "\n}"
+    return lines

@@ -28,10 +28,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .answers import Reading, candidate_count, make_readings
+from .answers import Reading, make_readings
+from .candidates import Part, parts
 from .chunks import Chunker, Chunks, ExampleError, default_max_seq_len
 from .device import Runner, is_device_lost
-from .forward import BatchError, Failures, Forward, Logits, Plan, position_limit, vocabulary_size
+from .forward import BatchError, Forward, Logits, Plan, position_limit, vocabulary_size
+from .notes import warn_caller
 from .options import Options as Options  # where users have it from
 from .options import check_count
 from .spans import Spans, decode_spans
@@ -213,6 +215,8 @@ class Engine:
             compile=compile,
         )
         self._lock = Lock()
+        self._note: str | None = None
+        self._noted = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled are the model and the tokenizer; another process gets an engine made from them."""
@@ -353,7 +357,9 @@ class Engine:
             windows = (future.result() for future in read_ahead(prepared, 1))
             started = (executor.submit(self._start(window, options, workers)) for window in windows)
             for future in read_ahead(started, 1):
-                for result in future.result():
+                results = future.result()
+                self._warn_once()
+                for result in results:
                     if strict and isinstance(result, ExampleError):
                         raise result
                     yield result
@@ -405,44 +411,78 @@ class Engine:
         with window.stats.timed("forward"), self._naming_questions(window):
             logits = self._forward.run(window.plan, workers)
         with window.stats.timed("decode"):
-            spans = self._decode(window, logits, options)
-            wait = self._forward.device.fetch(spans)
-        return lambda: self._finish(window, logits.failed, wait, options)
+            found = [
+                (part, self._decode(part, logits, options))
+                for part in parts(window.chunks, window.plan.row_offset, options)
+            ]
+        return lambda: self._finish(window, logits, deque(found), options)
 
     def _finish(
         self,
         window: _Window,
-        failed: Failures,
-        wait: Callable[[], list[Tensor]],
+        logits: Logits,
+        decoded: deque[tuple[Part, Callable[[], list[Tensor]]]],
         options: Options,
     ) -> list[Reading | ExampleError]:
         """The window's results, in the order of its pairs."""
-        chunks, first_item, stats = window.chunks, window.first_item, window.stats
-        with stats.timed("forward"), self._naming_questions(window):
-            spans = Spans(*wait())
+        first_item, stats = window.first_item, window.stats
         results: dict[int, Reading | ExampleError] = {e.item: e for e in window.errors}
         kept = window.kept()
-        with stats.timed("map"):
-            readings = make_readings(
-                chunks,
-                [window.contexts[item - first_item] for item in kept],
-                spans,
-                scoring=options.scoring,
-                per_chunk=options.decodes_chunks,
-                top_k=options.top_k,
-                align_to_words=options.align_to_words,
-                handle_impossible_answer=options.handle_impossible_answer,
-            )
-        results.update(zip(kept, readings, strict=True))
-        for question in _nonfinite(chunks, spans, options):
-            failure = _not_finite(window, kept[question])
-            results[failure.item] = failure
-        for chunk, error in failed.items():
+        while decoded:
+            part, wait = decoded.popleft()
+            with stats.timed("forward"), self._naming_questions(window):
+                spans = Spans(*wait())
+            items = [kept[question] for question in part.questions.tolist()]
+            with stats.timed("map"):
+                found = make_readings(
+                    part.chunks,
+                    [window.contexts[item - first_item] for item in items],
+                    spans,
+                    scoring=options.scoring,
+                    per_chunk=options.decodes_chunks,
+                    top_k=options.top_k,
+                    align_to_words=options.align_to_words,
+                    handle_impossible_answer=options.handle_impossible_answer,
+                )
+            results.update(zip(items, found.readings, strict=True))
+            if found.hollow and self._note is None:
+                self._note = self._hollow_note(part, items, found.hollow)
+            for question in _nonfinite(part.chunks, spans, options):
+                failure = _not_finite(window, items[question])
+                results[failure.item] = failure
+            deeper = part.deeper(found.lacking, options) if found.lacking else None
+            if deeper is not None:
+                with stats.timed("decode"):
+                    decoded.append((deeper, self._decode(deeper, logits, options)))
+        for chunk, error in logits.failed.items():
             failure = self._chunk_failure(window, chunk, error)
             results[failure.item] = failure
         with self._lock:
             self.stats.add(stats)
         return [results[item] for item in window.items()]
+
+    def _warn_once(self) -> None:
+        """What was noted in another thread is told in the caller's."""
+        if self._note is not None and not self._noted:
+            self._noted = True
+            warn_caller(self._note)
+
+    def _hollow_note(
+        self, part: Part, items: list[int], hollow: set[tuple[int, int]]
+    ) -> str | None:
+        """What to tell of the first of ``hollow`` tokens that has a text; see `Readings`."""
+        for question, token in sorted(hollow):
+            encoding = part.chunks.encodings[question]
+            text = self._chunker.text_of(encoding.ids[token])
+            # A space may have none: no answer ends with it. (So it is spelled without a decoder.)
+            if text.strip().strip("Ġ▁"):
+                return (
+                    f"the tokenizer gives the token {text!r} no characters of its own (token {token} "
+                    f"of context {items[question]}, at character {encoding.offsets[token][0]}): "
+                    "answers that begin or end there may be a little too long or too short; a newer "
+                    "version of tokenizers, or of the model's tokenizer.json, may do better"
+                )
+        return None
 
     def _chunk_failure(self, window: _Window, chunk: int, error: Exception | None) -> ExampleError:
         """That of a chunk's question, where the model failed at the chunk; see `Logits.failed`."""
@@ -476,24 +516,24 @@ class Engine:
         items = _in_words([kept[i] for i in hit])
         raise ModelError(f"{_raised(self.model, error)} (while reading {items})") from error
 
-    def _decode(self, window: _Window, logits: Logits, options: Options) -> Spans:
-        """The window's spans: per chunk for "probability" or on request, else per question."""
-        chunks, host = window.chunks, self._forward.device.host
-        per_chunk = options.decodes_chunks
-        align = options.align_to_words or not per_chunk
-        return decode_spans(
+    def _decode(self, part: Part, logits: Logits, options: Options) -> Callable[[], list[Tensor]]:
+        """Start finding spans: per chunk for "probability" or on request, else per question."""
+        chunks, device, per_chunk = part.chunks, self._forward.device, options.decodes_chunks
+        host = device.host
+        spans = decode_spans(
             logits.start,
             logits.end,
             host(chunks.context),
             None if per_chunk else host(chunks.question_id),
-            top_k=options.spans_per_chunk or candidate_count(options.top_k, align),
+            top_k=part.candidates,
             max_answer_len=options.max_answer_len,
             scoring=options.scoring,
             context_offset=None if per_chunk else host(chunks.context_offset),
             null_position=host(chunks.null_position),
-            row_offset=host(window.plan.row_offset),
+            row_offset=host(part.row_offset),
             num_questions=len(chunks) if per_chunk else len(chunks.encodings),
         )
+        return device.fetch(spans)
 
 
 def read_ahead(items: Iterator[_T], depth: int) -> Iterator[_T]:

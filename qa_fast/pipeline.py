@@ -6,8 +6,6 @@ before its removal in Transformers 5.3.
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,11 +19,11 @@ from .device import to_device
 from .engine import Engine
 from .inputs import read_inputs
 from .loading import dtype_to_load, load_model, load_tokenizer
+from .notes import warn_caller
 from .options import Options
 from .spans import Scoring
 
 TASK = "question-answering"
-_INSIDE = (__name__.partition(".")[0], "transformers")
 _PADDING = (True, False, "longest", "max_length", "do_not_pad")
 BUNDLED_MODEL = Path(__file__).parent / "models" / "minilm-l6-squad"
 
@@ -299,14 +297,6 @@ def with_options(options: Options, given: Mapping[str, Any]) -> Options:
         known = ", ".join(field.name for field in fields(Options))
         raise TypeError(f"unknown argument {', '.join(sorted(unknown))}; there are {known}")
     return replace(options, **given)
-
-
-def warn_caller(message: str) -> None:
-    """Warn at the line that called, outside of this package and of Transformers' pipelines."""
-    level = 1
-    while sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
-        level += 1
-    warnings.warn(message, UserWarning, stacklevel=level + 1)
 
 
 def _result(answers: list[Answer]) -> Result:

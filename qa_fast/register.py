@@ -18,8 +18,9 @@ import transformers
 from transformers import AutoModelForQuestionAnswering, Pipeline, pipelines
 
 from .engine import Engine
+from .notes import warn_caller
 from .options import Options
-from .pipeline import TASK, Result, warn_caller, with_options
+from .pipeline import TASK, Result, with_options
 from .pipeline import QuestionAnsweringPipeline as Answerer
 
 # What transformers.pipeline() loads when no model is named: as the removed pipeline did.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from qa_fast import reference
-from qa_fast.answers import candidate_count
+from qa_fast.candidates import DEEPEST, candidate_count
 from qa_fast.chunks import make_chunks
 from qa_fast.engine import Options
 
@@ -39,47 +39,81 @@ def answers(
             output = model(**inputs)
         starts.append(np.asarray(output["start_logits"][0]))
         ends.append(np.asarray(output["end_logits"][0]))
-    merge = options.scoring == "probability"
-    align = options.align_to_words or not merge
-    spans = reference.decode_spans(
-        starts,
-        ends,
-        chunks.context.tolist(),
-        None if merge else chunks.question_id.tolist(),
-        top_k=candidate_count(options.top_k, align),
-        max_answer_len=options.max_answer_len,
-        scoring=options.scoring,
-        context_offset=None if merge else chunks.context_offset.tolist(),
-        null_position=chunks.null_position.tolist(),
-    )
     (encoding,) = chunks.encodings
-    found: dict[Any, float] = {}
-    for chunk, start, end, score in zip(
-        spans.chunk.ravel(),
-        spans.start.ravel(),
-        spans.end.ravel(),
-        spans.score.ravel(),
-        strict=True,
-    ):
-        if chunk < 0:
-            continue
-        low, high = chunks.context[chunk].tolist()
-        shift = int(chunks.context_offset[chunk]) - low
-        first, last = int(start) + shift, int(end) + shift
-        if options.align_to_words:
-            window = (low + shift, high + shift) if merge else (0, len(encoding))
-            first, last = widened(encoding.word_ids, first, last, *window)
-        characters = (encoding.offsets[first][0], encoding.offsets[last][1])
-        key = context[slice(*characters)].lower() if merge else characters
-        value = float(score if options.scoring == "logit" else np.exp(score))
-        if merge:
-            found[key] = found.get(key, 0.0) + value
-        else:
-            found[key] = max(found.get(key, -np.inf), value)
+    words, of_token = encoding.word_ids, characters(encoding, context)
+    merge = options.scoring == "probability"
+    count = usual = candidate_count(options.top_k, options.align_to_words or not merge)
+    while True:
+        spans = reference.decode_spans(
+            starts,
+            ends,
+            chunks.context.tolist(),
+            None if merge else chunks.question_id.tolist(),
+            top_k=count,
+            max_answer_len=options.max_answer_len,
+            scoring=options.scoring,
+            context_offset=None if merge else chunks.context_offset.tolist(),
+            null_position=chunks.null_position.tolist(),
+        )
+        found: dict[Any, float] = {}
+        with_space = set()  # the keys as they would be
+        for chunk, start, end, score in zip(
+            spans.chunk.ravel(),
+            spans.start.ravel(),
+            spans.end.ravel(),
+            spans.score.ravel(),
+            strict=True,
+        ):
+            if chunk < 0:
+                continue
+            low, high = chunks.context[chunk].tolist()
+            shift = int(chunks.context_offset[chunk]) - low
+            first, last = int(start) + shift, int(end) + shift
+            if options.align_to_words:
+                window = (low + shift, high + shift) if merge else (0, len(words))
+                first, last = widened(words, first, last, *window)
+            given = of_token[first][0], of_token[last][1]
+            with_space.add(context[slice(*given)].lower() if merge else given)
+            place = trimmed(context, *given)
+            if place[0] >= place[1]:
+                continue
+            key = context[slice(*place)].lower() if merge else place
+            value = float(score if options.scoring == "logit" else np.exp(score))
+            if merge:
+                found[key] = found.get(key, 0.0) + value
+            else:
+                found[key] = max(found.get(key, -np.inf), value)
+        # White space makes several spans one, or none: more are looked at where answers are missing.
+        lost = len(found) < min(options.top_k, len(with_space))
+        if not lost or (spans.chunk[:, -1] < 0).all() or count >= DEEPEST * usual:
+            break
+        count *= 4
     null = spans.null_score.min()
     if options.handle_impossible_answer and null > -np.inf:
         found[None] = float(null if options.scoring == "logit" else np.exp(null))
     return found
+
+
+def characters(encoding: Any, context: str) -> list[tuple[int, int]]:
+    """Those of each token; one without any has those up to where the next begins."""
+    found = []
+    before = 0
+    for (start, end), following in zip(
+        encoding.offsets, [*(start for start, _ in encoding.offsets[1:]), len(context)], strict=True
+    ):
+        if start == end:
+            start = max(start, before)
+            found.append((start, max(start, following)))
+        else:
+            found.append((start, end))
+        before = max(before, end)
+    return found
+
+
+def trimmed(context: str, start: int, end: int) -> tuple[int, int]:
+    """Without the white space at its ends."""
+    text = context[start:end]
+    return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
 
 
 def widened(words: Any, first: int, last: int, low: int, high: int) -> tuple[int, int]:

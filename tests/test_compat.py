@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -401,14 +402,170 @@ ERRORS = {
     "cls_index": (replaced("cls_index", 5), "cls_index of feature 0 must be from 0 to 4; got 5"),
     "nbest": (([EXAMPLE], [FEATURE], LOGITS, False, 0), "n_best_size must be an integer of at lea"),
     "length": (([EXAMPLE], [FEATURE], LOGITS, False, 1, 0), "max_answer_length must be an integer"),
+    "negative": (
+        replaced("offset_mapping", [None, (-3, 3)]),
+        r"feature 0 has \(-3, 3\) at token 1",
+    ),
+    "reversed": (replaced("offset_mapping", [None, (9, 4)]), r"feature 0 has \(9, 4\) at token 1"),
+    "beyond": (replaced("offset_mapping", [None, (0, 14)]), "no range of .* of 13 characters"),
+    "no_pair": (
+        replaced("offset_mapping", [None, (0,)]),
+        r"feature 0 has \(0,\) at token 1; it must",
+    ),
+    "too_large": (
+        replaced("offset_mapping", [None, (0, 2**70)]),
+        r"feature 0 has \(0, 1180\d+\) at",
+    ),
+    "max_context": (replaced("token_is_max_context", [1]), "of feature 0 must be a dict.*got list"),
+    "cls_text": (replaced("cls_index", "x"), "cls_index of feature 0 must be from 0 to 4; got x"),
+    "context_none": (([{"id": "a", "context": None}], [FEATURE], LOGITS), "example 0 .* got None"),
+    "context_bytes": (
+        ([{"id": "a", "context": b"x"}], [FEATURE], LOGITS),
+        "example 0 .* got bytes",
+    ),
+    "id_list": (
+        ([{**EXAMPLE, "id": [1]}], [FEATURE], LOGITS),
+        "id of example 0 must be a string or",
+    ),
+    "stacked": (([EXAMPLE], [FEATURE], np.stack(LOGITS * 2)), "must be two arrays.*got 4 items"),
+    "complex": (
+        ([EXAMPLE], [FEATURE], [x + 1j for x in LOGITS]),
+        "start logits .* numbers.*complex",
+    ),
+    "ragged": (
+        ([EXAMPLE], [FEATURE], ([[1, 2], [1]], LOGITS[1])),
+        "start logits must be an array of",
+    ),
+    "text": (
+        ([EXAMPLE], [FEATURE], [x.astype(str) for x in LOGITS]),
+        "start logits .* numbers.*U32",
+    ),
+    "too_great": (
+        ([EXAMPLE], [FEATURE], [x.astype(float) * 1e300 for x in LOGITS]),
+        "logits of example 'a' hold NaN or infinity, or more than float32 can",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_errors(case: str) -> None:
+def test_errors(case: str, tmp_path: Path) -> None:
     arguments, message = ERRORS[case]
     with pytest.raises(ValueError, match=message):
-        postprocess_qa_predictions(*arguments)
+        postprocess_qa_predictions(*arguments, output_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+FILE_KEYS = {
+    "tuple": ([(1, 2)], r"the id of example 0 is \(1, 2\), and a file's keys are"),
+    "bytes": ([b"a"], "got bytes"),
+    "same_text": ([1, "1"], "the ids of examples 0 and 1, 1 and '1', are both '1' in a file"),
+}
+
+
+@pytest.mark.parametrize("case", FILE_KEYS)
+def test_ids_that_no_file_can_hold(case: str, tmp_path: Path) -> None:
+    ids, message = FILE_KEYS[case]
+    examples = [{**EXAMPLE, "id": name} for name in ids]
+    features = [{**FEATURE, "example_id": ids[0]}]
+    assert postprocess_qa_predictions(examples, features, LOGITS)[ids[0]] == "Ada wrote"
+    with pytest.raises(ValueError, match=message):
+        postprocess_qa_predictions(examples, features, LOGITS, output_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.array, torch.tensor])
+def test_ids_that_are_integers_are_written_as_run_qa_writes_them(kind: Any, tmp_path: Path) -> None:
+    examples, features = [{**EXAMPLE, "id": kind(7)}], [{**FEATURE, "example_id": kind(7)}]
+    found = postprocess_qa_predictions(examples, features, LOGITS, True, output_dir=tmp_path)
+    assert found == {7: ""}
+    expected = run_qa.postprocess(
+        [{**EXAMPLE, "id": 7}], [{**FEATURE, "example_id": 7}], LOGITS, True
+    )
+    same(written(tmp_path), [{str(key): value for key, value in x.items()} for x in expected])
+
+
+def test_data_frames() -> None:
+    pandas = pytest.importorskip("pandas")
+    examples, features, logits = squad()
+    expected = postprocess_qa_predictions(examples, features, logits, True)
+    frames = pandas.DataFrame(examples), pandas.DataFrame(features)
+    assert postprocess_qa_predictions(*frames, logits, True) == expected
+    # As a Parquet file gives them back: arrays of arrays.
+    arrays = frames[1].assign(
+        offset_mapping=[
+            np.array([None, *(pair and np.array(pair) for pair in row), None], object)[1:-1]
+            for row in frames[1]["offset_mapping"]
+        ]
+    )
+    assert postprocess_qa_predictions(frames[0], arrays, logits, True) == expected
+    with pytest.raises(ValueError, match="examples have no column 'context'; they have"):
+        postprocess_qa_predictions(frames[0].drop(columns="context"), features, logits)
+
+
+@pytest.mark.parametrize("pair", [np.array, torch.tensor, list])
+def test_a_pair_of_offsets_may_be_an_array(pair: Any) -> None:
+    feature = {**FEATURE, "offset_mapping": [o and pair(o) for o in FEATURE["offset_mapping"]]}
+    assert postprocess_qa_predictions([EXAMPLE], [feature], LOGITS) == {"a": "Ada wrote"}
+
+
+def test_tables_of_pyarrow() -> None:
+    pa = pytest.importorskip("pyarrow")
+    feature = {**FEATURE, "offset_mapping": [o and list(o) for o in FEATURE["offset_mapping"]]}
+    tables = pa.Table.from_pylist([EXAMPLE]), pa.Table.from_pylist([feature])
+    assert postprocess_qa_predictions(*tables, LOGITS) == {"a": "Ada wrote"}
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    x = x.copy()
+    x.setflags(write=False)
+    return x
+
+
+STACKED = {
+    "array": np.stack,
+    "tensor": lambda x: torch.from_numpy(np.stack(x)),
+    "lists": lambda x: [side.tolist() for side in x],
+    "objects": lambda x: [side.astype(object) for side in x],
+    "integers": lambda x: [side.astype(int) for side in x],
+    "big_endian": lambda x: [side.astype(">f4") for side in x],
+    "backwards": lambda x: [side[:, ::-1].copy()[:, ::-1] for side in x],
+    "read_only": lambda x: [read_only(side) for side in x],
+    "two_dtypes": lambda x: (x[0].astype(np.float16), x[1]),
+    "with_gradient": lambda x: [torch.from_numpy(side).requires_grad_() for side in x],
+}
+
+
+@pytest.mark.parametrize("form", STACKED)
+def test_logits_in_plain_forms_are_used(form: str) -> None:
+    logits = STACKED[form](LOGITS)
+    assert postprocess_qa_predictions([EXAMPLE], [FEATURE], logits) == {"a": "Ada wrote"}
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("huge", [10**9, sys.maxsize, 10**30])
+def test_all_spans_are_listed(huge: int, negative: bool, tmp_path: Path) -> None:
+    """Also of one long example among short ones, for which no place is kept as for the long one."""
+    examples, features, logits = squad()
+    long = [i for i, row in enumerate(features) if row["example_id"] == features[0]["example_id"]]
+    kept, ids = long[:1], {features[0]["example_id"]}
+    for i, row in enumerate(features):
+        if row["example_id"] not in ids and len(ids) < 3:
+            ids.add(row["example_id"])
+            kept.append(i)
+    short = [None, None, (0, 3), (4, 9)]
+    data = (
+        [row for row in examples if row["id"] in ids],
+        [
+            {**features[i], "offset_mapping": short} if n else features[i]
+            for n, i in enumerate(kept)
+        ],
+        [side[kept] for side in logits],
+    )
+    options = {"n_best_size": huge, "max_answer_length": huge}
+    postprocess_qa_predictions(*data, negative, **options, output_dir=tmp_path)
+    same(written(tmp_path), run_qa.postprocess(*data, negative, **options, all_candidates=True))
+    lengths = [len(nbest) for nbest in written(tmp_path)[1].values()]
+    assert min(lengths) < 10 < 2000 < max(lengths)
 
 
 def test_errors_of_data_sets() -> None:

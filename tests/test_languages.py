@@ -64,7 +64,7 @@ def test_tokens_of_a_gold_answer_map_back_to_it(family: str, language: str, befo
         tokens = [t for t, (a, b) in enumerate(encoding.offsets) if a <= gold[-1] and gold[0] < b]
         for align in (False, True):
             start, end = char_range(
-                encoding, tokens[0], tokens[-1], 0, len(encoding), align_to_words=align
+                encoding, context, tokens[0], tokens[-1], 0, len(encoding), align_to_words=align
             )
             # Accents that a tokenizer strips have no token: at the answer's end they are left out.
             last = encoding.token_to_chars(tokens[-1])[1]

@@ -16,6 +16,7 @@ from qa_fast import reference
 from qa_fast.engine import Engine, Options
 from qa_fast.forward import position_limit
 
+from . import oracle
 from .tiny import xquad
 from .zoo import ZOO, family_model, family_tokenizer
 
@@ -80,7 +81,9 @@ def directly(model: Any, tokenizer: Any, pair: Pair) -> tuple[Scores, float]:
         offsets = encoded["offset_mapping"][i]
         for score, start, end in zip(spans.score[0], spans.start[0], spans.end[0], strict=True):
             if start >= 0:
-                place = offsets[start][0], offsets[end][1]
+                place = oracle.trimmed(context, offsets[start][0], offsets[end][1])
+                if place[0] >= place[1]:
+                    continue
                 scores[place] = max(scores.get(place, -np.inf), float(score))
     return scores, null_score
 

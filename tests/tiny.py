@@ -45,6 +45,8 @@ def tokenizer_of(family: str) -> Any:
     - unigram: like XLM-RoBERTa's, with metaspaces.
     - xlnet: the same, but padded on the left, [CLS] last: <context> <sep> <question> <sep> <cls>.
     - no_special: like GPT-2's: no special token at all, so no [CLS].
+    - untrimmed (not in FAMILIES): the same, and spaces are characters of the tokens behind them, as
+      with ModernBERT's.
     """
     if family == "bundled":
         return AutoTokenizer.from_pretrained(BUNDLED)
@@ -61,8 +63,8 @@ def tokenizer_of(family: str) -> Any:
             pad_token="[PAD]",
             model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         )
-    if family in ("byte_bpe", "no_special"):
-        special = [] if family == "no_special" else ["<pad>", "<s>", "</s>"]
+    if family in ("byte_bpe", "no_special", "untrimmed"):
+        special = ["<pad>", "<s>", "</s>"] if family == "byte_bpe" else []
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
         return train(
             Tokenizer(models.BPE()),
@@ -75,7 +77,7 @@ def tokenizer_of(family: str) -> Any:
                 show_progress=False,
             ),
             "<s> $A </s> </s> $B </s>" if special else None,
-            byte_offsets=True,
+            byte_offsets=family != "untrimmed",
             **({"cls_token": "<s>", "pad_token": "<pad>"} if special else {}),
             model_input_names=["input_ids", "attention_mask"],
         )
@@ -145,12 +147,14 @@ def tiny_model(tokenizer: Any, seed: int = 0) -> BertForQuestionAnswering:
     return BertForQuestionAnswering(config).eval()
 
 
-def char_range(encoding, first: int, last: int, low: int, high: int, *, align_to_words: bool):
+def char_range(encoding, text: str, first: int, last: int, low: int, high: int, *, align_to_words):
     """Characters of one span; widened only to tokens [low, high)."""
     index = (np.array([i]) for i in (0, first, last))
     within = (np.array([low]), np.array([high]))
-    ranges = char_ranges([encoding], *index, within=within, align_to_words=align_to_words)
-    return tuple(int(x[0]) for x in ranges)
+    start, end, _ = char_ranges(
+        [encoding], [text], *index, within=within, align_to_words=align_to_words
+    )
+    return int(start[0]), int(end[0])
 
 
 def save_tiny_model(folder: Path) -> Path:

@@ -18,6 +18,7 @@ CRASHES = ("Truncation error", "`stride` must be strictly less")
 # The listed differences a comparison of answers can show.
 FILLERS = "fillers of score 0, and scores that underflow float32"
 TIES = "the order of equal scores"
+WHITE_SPACE = "white space at an end of an answer"
 NULL_POSITION = "[CLS] elsewhere than first, and question tokens with left padding"
 TOO_LONG = "a question too long"
 
@@ -31,11 +32,13 @@ class Report:
     differences: Counter[str] = field(default_factory=Counter)
     unexplained: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, case: Any, ours: Any, theirs: Any, mended: Any = None) -> None:
+    def add(self, case: Any, ours: Any, theirs: Any, mended: dict[str, Any]) -> None:
+        """``mended``: what the removed pipeline gives without a listed difference, by its name."""
         verdict, difference = verdict_on(ours, theirs)
-        if verdict is None and mended is not None:
-            verdict, difference = verdict_on(ours, mended)
-            verdict = verdict and NULL_POSITION
+        for name, answers in mended.items():
+            if verdict is None:
+                verdict, difference = verdict_on(ours, answers)
+                verdict = verdict and name
         self.largest_score_difference = max(self.largest_score_difference, difference)
         if verdict == "equal":
             self.equal += 1
