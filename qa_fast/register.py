@@ -33,7 +33,8 @@ DEFAULT_MODEL = ("distilbert/distilbert-base-cased-distilled-squad", "564e9b5")
 
 _OPTIONS = {field.name for field in fields(Options)} | {"topk", "padding", "num_workers"}
 _READING = {"max_seq_len", "doc_stride", "max_question_len"}
-_INPUTS = {"question", "context", "data", "X"}
+_TEXTS = ("question", "context")
+_INPUTS = {*_TEXTS, "data", "X"}
 _IN_CALL = _INPUTS | {"batch_size", "num_workers", "progress"}
 
 # Arguments for loading that transformers.pipeline() also hands to the class.
@@ -186,21 +187,28 @@ class QuestionAnsweringArgumentHandler(ArgumentHandler):
             ValueError: an input that cannot be used, or a text that is empty.
         """
         samples = self(item)
-        return samples[0] if len(samples) == 1 else samples
+        texts = [item.get(name) for name in _TEXTS] if isinstance(item, Mapping) else []
+        return samples[0] if all(isinstance(text, str) for text in texts) else samples
 
     def __call__(self, *inputs: Any, **arguments: Any) -> Any:
         """The samples in the inputs of a call of the pipeline; its other arguments are ignored.
 
-        Iterators and data sets are not looked into, and come back as they are.
+        Inputs that are such objects stay the same ones. Iterators and data sets are not looked into,
+        and come back as they are.
         """
         named = {name: arguments[name] for name in _INPUTS & arguments.keys()}
         pairs = read_inputs(inputs, **named).pairs
+        given = [*inputs, *(named[name] for name in ("data", "X") if name in named)]
         if not isinstance(pairs, list):
-            return next(x for x in (*inputs, *named.values()) if x is not None)
+            return given[0]
         for number, pair in enumerate(pairs):
-            for name, text in zip(("question", "context"), pair, strict=True):
+            for name, text in zip(_TEXTS, pair, strict=True):
                 if problem := text_problem(text):
                     raise ValueError(f"{name} {number} {problem}")
+        if len(given) == 1 and isinstance(given[0], (list, tuple)):
+            given = list(given[0])
+        if all(hasattr(item, "question_text") for item in given) and len(given) == len(pairs):
+            return given
         return [Answerer.create_sample(question, context) for question, context in pairs]
 
 

@@ -16,7 +16,9 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer, pipelines
 from transformers.pipelines.pt_utils import KeyDataset
 
 import qa_fast
+from qa_fast.inputs import SquadExample
 from qa_fast.pipeline import pipeline as light
+from qa_fast.register import QuestionAnsweringArgumentHandler
 
 from .test_package import run_python
 from .tiny import BUNDLED, tiny_model, tokenizer_of
@@ -333,45 +335,44 @@ def test_old_imports_work_between_register_and_unregister() -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_samples_by_their_old_name() -> None:
-    from transformers.data.processors.squad import SquadExample
+    from transformers.data.processors.squad import SquadExample as OldName
 
     qa = make()
     sample = qa.create_sample(question=ADA, context=CONTEXT)
-    assert isinstance(sample, SquadExample)
-    assert isinstance(qa_fast.pipeline(device="cpu").create_sample(ADA, CONTEXT), SquadExample)
+    assert isinstance(sample, OldName)
+    assert isinstance(light(device="cpu").create_sample(ADA, CONTEXT), OldName)
     assert qa(sample)["answer"] == "London"
-    assert qa(SquadExample(None, ADA, CONTEXT, None, None, None))["answer"] == "London"
+    assert qa(OldName(None, ADA, CONTEXT, None, None, None))["answer"] == "London"
 
 
-@pytest.mark.usefixtures("registered")
 def test_the_handler_makes_samples_of_all_inputs() -> None:
-    from transformers.pipelines.question_answering import (
-        QuestionAnsweringArgumentHandler,
-        SquadExample,
-    )
-
     handler = QuestionAnsweringArgumentHandler()
     pair = {"question": ADA, "context": CONTEXT}
-    sample = SquadExample(None, ADA, CONTEXT, None, None, None)
     for samples in (
         handler(**pair, top_k=3),
         handler(ADA, CONTEXT),
         handler(pair),
         handler([pair]),
-        handler(sample),
         [handler.normalize(pair)],
+        handler.normalize({"question": [ADA], "context": [CONTEXT]}),
     ):
         (found,) = samples
-        assert isinstance(found, SquadExample)
         assert (found.question_text, found.context_text) == (ADA, CONTEXT)
     assert len(handler(question=[ADA, MARIE], context=CONTEXT)) == 2
     assert len(handler.normalize({"question": [ADA, MARIE], "context": [CONTEXT] * 2})) == 2
-    stream = (item for item in [pair])
-    assert handler(stream) is stream
     with pytest.raises(ValueError, match="context 0 is empty"):
         handler(question=ADA, context="")
     with pytest.raises(ValueError, match="input 0 has no context"):
         handler.normalize({"question": ADA})
+
+
+def test_the_handler_leaves_samples_and_streams_as_they_are() -> None:
+    handler = QuestionAnsweringArgumentHandler()
+    sample = SquadExample("7", ADA, CONTEXT, "London", 25, "Lovelace")
+    assert handler(sample) == handler([sample]) == handler(data=sample) == [sample]
+    assert handler.normalize(sample) is sample
+    stream = (item for item in [sample])
+    assert handler(stream) is stream
 
 
 @pytest.mark.usefixtures("registered")
