@@ -167,7 +167,7 @@ class Engine:
             CPU tensors.
         dtype: the weights' type, as a `torch.dtype` or its name; "auto" leaves them as they are.
             None means float32 on a CPU, where 16-bit types are slow and inexact, and "auto"
-            elsewhere. The model is converted in place.
+            elsewhere. float16 becomes float32 on a CPU. The model is converted in place.
         batch_size: most chunks in a batch.
         max_batch_tokens: most tokens in a batch, padding included; a single longer chunk is a batch
             of its own. None: on a CPU 2,048 to 4,096, the

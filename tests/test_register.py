@@ -286,6 +286,11 @@ def test_defaults_are_where_the_base_class_keeps_them() -> None:
     assert len(qa(question=ADA, context=CONTEXT)) == 2
 
 
+def test_show_reads_with_a_registered_pipeline(qa: Any) -> None:
+    shown = qa_fast.show(qa(ADA, CONTEXT), CONTEXT, ADA, pipeline=qa)
+    assert "London</mark>" in shown.html
+
+
 OLD_IMPORTS = {
     "transformers": ["SquadExample", NAME],
     "transformers.data": ["SquadExample"],
