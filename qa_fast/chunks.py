@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +34,8 @@ Int64 = npt.NDArray[np.int64]
 DEFAULT_MAX_SEQ_LEN = 384
 DEFAULT_DOC_STRIDE = 128
 CACHED_TOKENS = 1 << 16
+# No text has so many. Tokenizers without a limit say that theirs is 10**30, more than NumPy can count.
+_MOST_TOKENS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +259,8 @@ class Chunker:
                 f"characters ({text[:40]!r})",
             )
         if max_question_len is not None:
-            question_len = np.minimum(question_len, max_question_len)
-        room = max_seq_len - self._layout.special_count - question_len
+            question_len = np.minimum(question_len, min(max_question_len, _MOST_TOKENS))
+        room = min(max_seq_len, _MOST_TOKENS) - self._layout.special_count - question_len
         # A context that does not fit whole needs more room per chunk than chunks share.
         for nth in np.flatnonzero((context_len > room) & (room <= doc_stride)).tolist():
             fits = max(int(question_len[nth] + room[nth]) - doc_stride - 1, 0)
@@ -278,7 +280,7 @@ class Chunker:
             context_of[usable],
             question_len[usable],
             room[usable],
-            doc_stride,
+            min(doc_stride, _MOST_TOKENS),
         )
         errors = [ExampleError(first_item + i, problems[i]) for i in sorted(problems)]
         return chunks, errors
@@ -514,6 +516,11 @@ def _has_tokens(backend: Any, text: str) -> bool:
 
 def _backend(tokenizer: Any) -> Any:
     """A copy of the Rust tokenizer that neither truncates nor pads."""
+    if isinstance(tokenizer, type):
+        raise ValueError(
+            f"tokenizer must be an instance; got the class {tokenizer.__name__}: pass "
+            f"{tokenizer.__name__}.from_pretrained(...)"
+        )
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
             f"{type(tokenizer).__name__} is not a fast tokenizer, and only fast ones know which "
@@ -528,8 +535,10 @@ def _backend(tokenizer: Any) -> Any:
 
 def text_problem(text: object) -> str | None:
     """Why ``text`` cannot be tokenized, worded to follow its name; None where it can."""
+    if isinstance(text, (bytes, bytearray)):
+        return f"must be a string; got {type(text).__name__}: decode it, as in text.decode('utf-8')"
     if not isinstance(text, str):
-        return f"must be a string; got {type(text).__name__}"
+        return f"must be a string; got {_kind(text)}"
     if not text or text.isspace():
         return f"is empty{' but for spaces' if text else ''}; give it some text"
     if not text.isascii():
@@ -541,6 +550,33 @@ def text_problem(text: object) -> str | None:
                 "it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
             )
     return None
+
+
+def as_pair(item: Any, number: int) -> tuple[str, str]:
+    """The question and the context of an item that is to be a pair; their kinds are not checked.
+
+    Raises:
+        ValueError: a mapping, a text, or something else that is not made of two.
+    """
+    if not isinstance(item, (str, bytes, Mapping, set, frozenset)):
+        try:
+            question, context = item
+        except (TypeError, ValueError):
+            pass
+        else:
+            return question, context
+    count = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
+    raise ValueError(
+        f"pair {number} must be a tuple of a question and a context; got {type(item).__name__}{count}"
+    )
+
+
+def _kind(value: object) -> str:
+    """What is no text, in an error: a missing value by itself, all else by its type."""
+    missing = value is None or (isinstance(value, float) and value != value)
+    if missing or type(value).__name__ in {"NAType", "NaTType"}:
+        return f"{value!r}, a missing value"
+    return type(value).__name__
 
 
 def _lengths(texts: Iterable[_Text]) -> Int64:

@@ -143,10 +143,15 @@ def to_device(device: str | int | torch.device) -> torch.device:
     if isinstance(device, int) and device < 0:
         device = "cpu"
     try:
-        return torch.empty(0, dtype=torch.uint8, device=device).device
+        found = torch.empty(0, dtype=torch.uint8, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device {device!r} cannot be used: {reason}") from None
+    if found.type == "meta":
+        raise ValueError(
+            f"device {device!r} cannot be used: it has no memory, so nothing can run there"
+        )
+    return found
 
 
 def is_device_lost(error: BaseException) -> bool:

@@ -30,9 +30,17 @@ from torch import Tensor
 
 from .answers import Reading, make_readings
 from .candidates import Part, parts
-from .chunks import Chunker, Chunks, ExampleError, default_max_seq_len
+from .chunks import Chunker, Chunks, ExampleError, as_pair, default_max_seq_len
 from .device import Runner, is_device_lost
-from .forward import BatchError, Forward, Logits, Plan, position_limit, vocabulary_size
+from .forward import (
+    BatchError,
+    Forward,
+    Logits,
+    Plan,
+    check_model,
+    position_limit,
+    vocabulary_size,
+)
 from .notes import warn_caller
 from .options import Options as Options  # where users have it from
 from .options import check_count
@@ -160,7 +168,7 @@ class Engine:
             CPU tensors.
         dtype: the weights' type, as a `torch.dtype` or its name; "auto" leaves them as they are.
             None means float32 on a CPU, where 16-bit types are slow and inexact, and "auto"
-            elsewhere. The model is converted in place.
+            elsewhere. float16 becomes float32 on a CPU. The model is converted in place.
         batch_size: most chunks in a batch.
         max_batch_tokens: most tokens in a batch, padding included; a single longer chunk is a batch
             of its own. None: on a CPU 2,048 to 4,096, the
@@ -200,6 +208,7 @@ class Engine:
             check_count("batch_size", batch_size)
         if max_batch_tokens is not None:
             check_count("max_batch_tokens", max_batch_tokens)
+        check_model(model)
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
@@ -268,7 +277,8 @@ class Engine:
         Raises:
             ExampleError: with ``errors="raise"``.
             ModelError: the model failed, and not at single questions only.
-            ValueError: an option that cannot be used, or a model whose output cannot.
+            ValueError: an option that cannot be used, or a model whose output cannot; an item of
+                ``pairs`` that is no pair.
 
         Example:
             >>> import qa_fast
@@ -277,6 +287,8 @@ class Engine:
             >>> [type(x).__name__ for x in engine.read(pairs, Options(), errors="return")]
             ['Reading', 'ExampleError']
         """
+        if not isinstance(options, Options):
+            raise ValueError(f"options must be Options(...); got {type(options).__name__}")
         if batch_size is not None:
             check_count("batch_size", batch_size)
         if errors not in get_args(ErrorHandling):
@@ -561,7 +573,8 @@ def _windows(pairs: Iterable[Pair], size: int) -> Iterator[tuple[int, list[Pair]
     characters = first_item = 0
     error: Exception | None = None
     try:
-        for question, context in pairs:
+        for pair in pairs:
+            question, context = as_pair(pair, first_item + len(window))
             window.append((question, context))
             characters += sum(len(text) for text in (question, context) if isinstance(text, str))
             if len(window) == size or characters >= WINDOW_CHARACTERS:

@@ -347,6 +347,38 @@ class Forward:
             )
 
 
+def check_model(model: Any) -> None:
+    """Raise a ValueError unless ``model`` can be called as one, as far as that can be seen."""
+    kind = type(model).__name__
+    wrapped = getattr(model, "model", None), getattr(model, "tokenizer", None)
+    if isinstance(model, type):
+        problem = (
+            f"an instance; got the class {model.__name__}: load one with its from_pretrained()"
+        )
+    elif not callable(model):
+        problem = (
+            f"an instance or a callable; got {kind}: qa_fast.pipeline() loads a model by its name"
+        )
+    elif not isinstance(model, torch.nn.Module) and None not in wrapped:
+        problem = f"the model itself; got {kind}, a pipeline: pass its .model, and its .tokenizer"
+    elif not _has_signature(model):
+        problem = (
+            f"one whose arguments can be seen; got {kind}, as of torch.jit: pass the model itself, or "
+            "a function of input_ids and attention_mask that calls it"
+        )
+    else:
+        return
+    raise ValueError(f"model must be {problem}")
+
+
+def _has_signature(model: Any) -> bool:
+    try:
+        inspect.signature(getattr(model, "forward", model))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def position_limit(model: Any) -> int | None:
     """Most tokens that ``model`` has positions for; None where it has no table of them.
 
@@ -378,9 +410,12 @@ def _place(
             f"{type(model).__name__} has no weights: they are on the device 'meta'; load them first"
         )
     target = now if device is None else to_device(device)
-    if dtype is None and target.type == "cpu":
-        dtype = torch.float32
     wanted = None if dtype in (None, "auto") else to_dtype(dtype)
+    if target.type == "cpu":
+        # float16 is slow and inexact there, and some operations lack it.
+        types = {p.dtype for p in weights} if wanted is None else {wanted}
+        if dtype is None or torch.float16 in types:
+            wanted = torch.float32
     if target != now:
         model.to(target)
     if wanted is not None and any(p.dtype != wanted for p in weights):

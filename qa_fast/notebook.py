@@ -73,8 +73,13 @@ def show(
         raise ValueError(
             "answers hold places in their text, not the text: give it too, show(answers, context)"
         )
+    if not isinstance(context, str):
+        raise ValueError(f"context must be a string; got {type(context).__name__}")
     for answer in found:
-        if not isinstance(answer, Mapping):
+        if (
+            not isinstance(answer, Mapping)
+            or not {"start", "end", "answer", "score"} <= answer.keys()
+        ):
             raise ValueError(
                 "answers must be those to one question, dicts with score, start, end and answer; got "
                 f"a {type(answer).__name__} among them"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import get_args
 
 import numpy as np
@@ -58,8 +59,7 @@ class Options:
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), least)
         for name in ("handle_impossible_answer", "align_to_words"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")
+            object.__setattr__(self, name, check_flag(name, getattr(self, name)))
         if self.scoring not in get_args(Scoring):
             names = ", ".join(map(repr, get_args(Scoring)))
             raise ValueError(f"scoring must be one of {names}; got {self.scoring!r}")
@@ -73,3 +73,18 @@ def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise a ValueError unless ``value`` is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
+
+
+def check_flag(name: str, value: object) -> bool:
+    """``value`` as a bool; a ValueError unless it is one, or 0 or 1, which were always taken for one.
+
+    What Python counts as true is not asked: ``"False"`` is.
+    """
+    if not isinstance(value, (bool, int, np.bool_, np.integer)) or value not in (0, 1):
+        raise ValueError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a real number: no text, no bool, not NaN."""
+    return isinstance(value, Real) and not isinstance(value, bool) and value == value

@@ -17,10 +17,11 @@ import torch
 from .answers import Answer
 from .device import to_device
 from .engine import Engine
-from .inputs import read_inputs
+from .forward import check_model, to_dtype
+from .inputs import make_samples, read_inputs
 from .loading import dtype_to_load, load_model, load_tokenizer
 from .notes import warn_caller
-from .options import Options
+from .options import Options, check_count, check_flag
 from .spans import Scoring
 
 TASK = "question-answering"
@@ -62,8 +63,8 @@ def pipeline(
         device: "cpu", "cuda", "cuda:1", "mps", a GPU's index, or -1 for the CPU. None: a GPU where
             there is one; a model instance stays where it is.
         dtype: "float32", "bfloat16", "float16", a `torch.dtype`, or "auto" for the checkpoint's own.
-            None: float32 on a CPU, "auto" elsewhere. A model instance is moved and converted in
-            place.
+            None: float32 on a CPU, "auto" elsewhere. On a CPU float16, slow and inexact there, becomes
+            float32. A model instance is moved and converted in place.
         batch_size: most chunks that the model reads at once. Usually best left out: batches are cut
             by tokens.
         max_batch_tokens: most tokens, padding included, that the model reads at once; None for a
@@ -87,6 +88,15 @@ def pipeline(
         >>> qa(question="Where do I live?", context="I am Wolfgang and I live in Berlin.")["answer"]
         'Berlin'
     """
+    options_of_calls = with_options(Options(), options)
+    compile = check_flag("compile", compile)
+    allow_pickle = check_flag("allow_pickle", allow_pickle)
+    trust_remote_code = check_flag("trust_remote_code", trust_remote_code)
+    for name, value in (("batch_size", batch_size), ("max_batch_tokens", max_batch_tokens)):
+        if value is not None:
+            check_count(name, value)
+    if dtype not in (None, "auto"):
+        to_dtype(dtype)
     if task != TASK:
         raise ValueError(f"task must be {TASK!r}, the only one there is; got {task!r}")
     if task_or_model is not None and not (isinstance(task_or_model, str) and task_or_model == TASK):
@@ -103,6 +113,8 @@ def pipeline(
     if model is None:
         model = BUNDLED_MODEL
     source = model if isinstance(model, (str, Path)) else None
+    if source is None:
+        check_model(model)
     if tokenizer is None:
         if source is None:
             raise ValueError(
@@ -139,7 +151,7 @@ def pipeline(
         max_batch_tokens=max_batch_tokens,
         compile=compile,
     )
-    return QuestionAnsweringPipeline(engine, with_options(Options(), options))
+    return QuestionAnsweringPipeline(engine, options_of_calls)
 
 
 class QuestionAnsweringPipeline:
@@ -171,6 +183,18 @@ class QuestionAnsweringPipeline:
         """Where the model runs."""
         return self.engine.device
 
+    @staticmethod
+    def create_sample(question: str | Iterable[str], context: str | Iterable[str]) -> Any:
+        """A question and a context in one object that a call takes; a list of them for several.
+
+        Example:
+            >>> import qa_fast
+            >>> qa = qa_fast.pipeline()
+            >>> qa(qa.create_sample("Who wrote it?", "Ada wrote the note."))["answer"]
+            'Ada'
+        """
+        return make_samples(question, context)
+
     def __call__(
         self,
         *inputs: Any,
@@ -189,16 +213,19 @@ class QuestionAnsweringPipeline:
         num_workers: int | None = None,
         padding: bool | str | None = None,
         topk: int | None = None,
+        data: Any = None,
+        X: Any = None,
     ) -> Result | list[Result] | Iterator[Result]:
         """Answer one question or many.
 
         Args:
             *inputs: in place of ``question`` and ``context``: a question and a context; a dict with
-                these two keys; an object with ``question_text`` and ``context_text``; or any
-                iterable of such dicts and objects. An iterator (a generator, say) or a data set of
-                torch or of the datasets library is read as the results are taken, in constant
-                memory.
-            question: a question, or several.
+                these two keys; an object with ``question_text`` and ``context_text``; any iterable
+                of such dicts and objects; or a table of pandas, pyarrow or polars with these two
+                columns. An iterator (a generator, say) or a data set of torch or of the datasets
+                library is read as the results are taken, in constant memory.
+            question: a question, or several: a list, a tuple, or a column of pandas, NumPy, pyarrow,
+                polars or datasets.
             context: the text that holds the answer, or one per question. One context may serve many
                 questions, and one question many contexts.
             top_k: most answers per question (1).
@@ -222,13 +249,16 @@ class QuestionAnsweringPipeline:
             padding: without effect on answers; the removed pipeline had it. Batches are padded as
                 far as they need.
             topk: the old name of ``top_k``.
+            data: an old name of the first of ``inputs``.
+            X: another one.
 
         Returns:
             For one question a dict with the keys score, start, end and answer, where ``answer`` is
             ``context[start:end]``; with ``top_k`` above 1 a list of them, best first. It is a list
             whenever there is not exactly one answer. For several questions a list of such results,
             in their order; for an iterator or a data set an iterator over them. A list of one
-            question counts as one question, as it always has; a data set's column of one does not.
+            question counts as one question, as it always has; a data set's column of one does not,
+            nor a list of one that holds a list.
 
         Raises:
             ValueError: an input or an argument that cannot be used; the message says which and why.
@@ -243,6 +273,7 @@ class QuestionAnsweringPipeline:
             >>> [answer["answer"] for answer in answers]
             ['London', '1815']
         """
+        progress = check_flag("progress", progress)
         options = with_options(
             self.options,
             {
@@ -259,7 +290,7 @@ class QuestionAnsweringPipeline:
                 "topk": topk,
             },
         )
-        asked = read_inputs(inputs, question, context)
+        asked = read_inputs(inputs, question, context, data, X)
         readings: Any = self.engine.read(
             asked.pairs, options, batch_size=batch_size, progress=progress
         )
@@ -271,32 +302,39 @@ class QuestionAnsweringPipeline:
 
 
 def with_options(options: Options, given: Mapping[str, Any]) -> Options:
-    """``options`` with what a caller gave for some of them; None is as good as nothing.
+    """``options`` with what a caller gave for some of them; see `known_options`."""
+    return replace(options, **known_options(given))
+
+
+def known_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a caller ``given`` for some of the `Options`, by their names; None is as good as nothing.
 
     Takes the removed pipeline's names too: ``topk``, deprecated long ago, and ``padding`` and
     ``num_workers``, which never changed an answer.
 
     Raises:
         TypeError: a name that is none of them.
-        ValueError: a value that cannot be used.
+        ValueError: a ``padding`` that there is not.
     """
-    given = {
+    known = {
         name: value.item() if isinstance(value, np.generic) else value
         for name, value in given.items()
         if value is not None
     }
-    given.pop("num_workers", None)
-    padding = given.pop("padding", False)
-    if padding not in _PADDING:
+    known.pop("num_workers", None)
+    padding = known.pop("padding", False)
+    if not isinstance(padding, (bool, str)) or padding not in _PADDING:
         raise ValueError(f"padding must be one of {_PADDING}; got {padding!r}")
-    if "topk" in given:
+    if "topk" in known:
         warn_caller("topk is deprecated, use top_k instead")
-        given = {"top_k": given.pop("topk"), **given}
-    unknown = given.keys() - {field.name for field in fields(Options)}
+        known = {"top_k": known.pop("topk"), **known}
+    names = [field.name for field in fields(Options)]
+    unknown = known.keys() - set(names)
     if unknown:
-        known = ", ".join(field.name for field in fields(Options))
-        raise TypeError(f"unknown argument {', '.join(sorted(unknown))}; there are {known}")
-    return replace(options, **given)
+        raise TypeError(
+            f"unknown argument {', '.join(sorted(unknown))}; there are {', '.join(names)}"
+        )
+    return known
 
 
 def _result(answers: list[Answer]) -> Result:

@@ -8,14 +8,17 @@ one are dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite, prod, tanh
+from collections.abc import Iterator, Sequence
+from math import prod, tanh
+from sys import float_info
 from typing import Any, TypedDict
 
 import torch
 
 from .answers import Reading
-from .options import Options, check_count
+from .chunks import text_problem
+from .inputs import read_texts
+from .options import Options, check_count, check_flag, is_number
 from .pipeline import pipeline
 
 # More candidates than a document can have: all of them are wanted.
@@ -111,7 +114,8 @@ class Reader:
 
         Args:
             question: the question.
-            documents: the texts to find its answers in; with none there are no answers.
+            documents: the texts to find its answers in: a list, or a column of pandas, NumPy,
+                pyarrow, polars or datasets; with none there are no answers.
             top_k: most answers; "no answer" comes on top.
             score_threshold: leave out answers with a lower score; None for no such limit.
             no_answer: also give "no answer". Its score is the probability that all the ``top_k``
@@ -137,14 +141,27 @@ class Reader:
         """
         check_count("top_k", top_k)
         check_count("answers_per_chunk", answers_per_chunk)
-        if not (isfinite(calibration_factor) and calibration_factor > 0):
+        no_answer = check_flag("no_answer", no_answer)
+        if not (is_number(calibration_factor) and 0 < calibration_factor <= float_info.max):
             raise ValueError(f"calibration_factor must be above 0; got {calibration_factor!r}")
-        if overlap_threshold is not None and not 0 <= overlap_threshold <= 1:
+        if overlap_threshold is not None and not (
+            is_number(overlap_threshold) and 0 <= overlap_threshold <= 1
+        ):
             raise ValueError(
                 f"overlap_threshold must be from 0 to 1, or None; got {overlap_threshold!r}"
             )
+        if score_threshold is not None and not is_number(score_threshold):
+            raise ValueError(f"score_threshold must be a number, or None; got {score_threshold!r}")
+        if not isinstance(question, str):
+            raise ValueError(f"question {text_problem(question)}")
         if isinstance(documents, str):
             raise ValueError("documents must be a sequence of texts; got a single string")
+        if isinstance(documents, Iterator):
+            raise ValueError(
+                f"documents must be a sequence of texts, as answers have their numbers; got "
+                f"{type(documents).__name__}: pass list(documents)"
+            )
+        documents = read_texts("documents", documents)
         options = Options(
             top_k=_ALL,
             max_answer_len=max_answer_len,
@@ -177,7 +194,7 @@ class Reader:
                 _overlap(candidate, better) > overlap_threshold for better in answers
             ):
                 answers.append(candidate)
-        if no_answer and len(documents):
+        if no_answer and documents:
             none_right = prod(1 - answer["score"] for answer in answers)
             answers.append(ReaderAnswer(score=none_right, answer="", start=0, end=0, document=None))
             answers.sort(key=lambda answer: answer["score"], reverse=True)

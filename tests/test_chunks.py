@@ -214,7 +214,7 @@ BAD = {
         "context 8 is empty but for spaces",
     ),
     "question_not_a_string": ({"questions": [3]}, "question 7 must be a string; got int"),
-    "context_none": ({"contexts": [None]}, "context 7 must be a string; got NoneType"),
+    "context_none": ({"contexts": [None]}, "context 7 must be a string; got None, a missing value"),
     "surrogate": ({"contexts": ["ab\ud83e"]}, "context 7 is not valid Unicode: character 2"),
     "question_without_tokens": ({"questions": ["\u200d"]}, "question 7 has no tokens"),
     "context_without_tokens": ({"contexts": ["\x00\x01"]}, "context 7 has no tokens"),

@@ -362,6 +362,8 @@ def test_show_prints_and_displays() -> None:
         (({"score": 1, "start": 0, "end": 3, "answer": "Ada"},), "give it too"),
         (({"score": 1, "start": 0, "end": 3, "answer": "Ada"}, "Bob"), "'Ada' is not at 0 to 3"),
         (([[]], "Ada"), "got a list among them"),
+        (({"answer": "Ada"}, "Ada"), "got a dict among them"),
+        (([], ["Ada"]), "context must be a string; got list"),
     ],
 )
 def test_show_mistakes(arguments: Any, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import torch
 
 from qa_fast import reference
 from qa_fast.chunks import make_chunks
-from qa_fast.engine import WINDOW_QUESTIONS
+from qa_fast.engine import WINDOW_QUESTIONS, Engine, Options
 from qa_fast.pipeline import QuestionAnsweringPipeline, pipeline
 
 from .tiny import BUNDLED, DATA, tiny_model, tokenizer_of
@@ -462,6 +463,94 @@ def test_bad_calls(qa: QuestionAnsweringPipeline, case: str) -> None:
         qa(**call)
 
 
+# Each is told before a model is looked for, let alone loaded.
+BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "device": ({"device": "meta"}, "device 'meta' cannot be used"),
+    "device_kind": ({"device": 1.5}, "device 1.5 cannot be used"),
+    "dtype": ({"dtype": "int8"}, "dtype must be 'float32', .*; got 'int8'"),
+    "batch_size": ({"batch_size": 0}, "batch_size must be an integer of at least 1; got 0"),
+    "max_batch_tokens": ({"max_batch_tokens": "many"}, "max_batch_tokens must be an integer of"),
+    "top_k": ({"top_k": 2.0}, "top_k must be an integer of at least 1; got 2.0"),
+    "compile": ({"compile": "no"}, "compile must be True or False; got 'no'"),
+    "allow_pickle": ({"allow_pickle": "False"}, "allow_pickle must be True or False; got 'False'"),
+    "trust": ({"trust_remote_code": "no"}, "trust_remote_code must be True or False; got 'no'"),
+    "padding": ({"padding": ["longest"]}, r"padding must be one of .*; got \['longest'\]"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARGUMENTS)
+def test_arguments_are_checked_before_a_model_is_loaded(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = sys.modules["qa_fast.pipeline"]  # the module, not the function
+    monkeypatch.setattr(home, "load_model", lambda *_, **__: pytest.fail("loaded"))
+    arguments, message = BAD_ARGUMENTS[case]
+    with pytest.raises(ValueError, match=message):
+        pipeline("some/model", **arguments)
+
+
+def traced(model: torch.nn.Module) -> Any:
+    ids = torch.ones(1, 8, dtype=torch.int64)
+    return torch.jit.trace(model, (ids, torch.ones_like(ids)), strict=False)
+
+
+NO_MODELS: dict[str, tuple[Any, str]] = {
+    "class": (type, "model must be an instance; got the class BertForQuestionAnswering"),
+    "traced": (traced, "model must be one whose arguments can be seen; got TopLevelTracedModule"),
+    "weights": (torch.nn.Module.state_dict, "model must be an instance or a callable; got Ordered"),
+    "bytes": (lambda _: b"bert", "model must be an instance or a callable; got bytes"),
+    "pipeline": (
+        lambda model: pipeline(model, tokenizer=tokenizer_of("wordpiece")),
+        "model must be the model itself; got QuestionAnsweringPipeline, a pipeline: pass its .model",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of tracing
+@pytest.mark.parametrize("case", NO_MODELS)
+def test_what_is_no_model_is_refused(case: str) -> None:
+    make, message = NO_MODELS[case]
+    tokenizer = tokenizer_of("wordpiece")
+    model = make(tiny_model(tokenizer))
+    for load in (pipeline, Engine):
+        with pytest.raises(ValueError, match=message):
+            load(model, tokenizer=tokenizer)
+
+
+def test_a_tokenizer_class_is_refused() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    with pytest.raises(ValueError, match="tokenizer must be an instance; got the class"):
+        pipeline(tiny_model(tokenizer), tokenizer=type(tokenizer))
+
+
+@pytest.mark.parametrize("one", [1, np.int64(1), np.bool_(True)], ids=repr)
+def test_0_and_1_are_taken_for_false_and_true(qa: QuestionAnsweringPipeline, one: Any) -> None:
+    call = {"question": ADA, "context": "Bob is in Paris.", "top_k": 30}
+    expected = qa(**call, handle_impossible_answer=True, align_to_words=False)
+    assert qa(**call, handle_impossible_answer=one, align_to_words=type(one)(0)) == expected
+    assert Options(handle_impossible_answer=one).handle_impossible_answer is True
+
+
+@pytest.mark.parametrize("value", [2, -1, 1.0, "True", "", [1]], ids=repr)
+def test_other_values_are_no_flags(qa: QuestionAnsweringPipeline, value: Any) -> None:
+    for name in ("handle_impossible_answer", "align_to_words", "progress"):
+        with pytest.raises(ValueError, match=f"{name} must be True or False; got "):
+            qa(question=ADA, context=CONTEXT, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "name", ["max_answer_len", "max_question_len", "max_seq_len", "batch_size", "doc_stride"]
+)
+def test_a_count_of_any_size(name: str) -> None:
+    """More than there are is all there are; tokenizers without a limit call theirs 10**30."""
+    tokenizer = tokenizer_of("wordpiece")
+    flat = Logits(lambda ids: torch.zeros_like(ids))  # has no limit of positions
+    qa = pipeline(flat, tokenizer=tokenizer, max_seq_len=10**30)
+    expected = qa(ADA, CONTEXT)
+    for count in (1 << 62, 2**63, 10**29):
+        assert qa(ADA, CONTEXT, **{name: count}) == expected
+
+
 BAD_INPUTS = {
     "one_string": ([ADA], "input 0 is of type str; each must be a dict"),
     "missing_key": ([{"question": ADA}], r"input 0 has no context; it has \['question'\]"),
@@ -476,6 +565,60 @@ def test_bad_inputs(qa: QuestionAnsweringPipeline, case: str) -> None:
     inputs, message = BAD_INPUTS[case]
     with pytest.raises(ValueError, match=message):
         qa(*inputs)
+
+
+def test_a_table_gives_a_list_of_results(qa: QuestionAnsweringPipeline) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(DICTS)
+    assert places(qa(table)) == ["London", "Warsaw"]
+    assert places(qa(table[:1])) == ["London"]
+    assert places(qa(question=table["question"], context=table["context"])) == ["London", "Warsaw"]
+
+
+def test_lists_in_a_list_of_one_are_answered_one_by_one(qa: QuestionAnsweringPipeline) -> None:
+    """As the removed pipeline did; programs that make tables of their inputs call it so."""
+    several = {"question": [ADA, MARIE], "context": [CONTEXT, CONTEXT]}
+    expected = qa(**several, top_k=2)
+    assert [len(answers) for answers in expected] == [2, 2]
+    assert qa([several], top_k=2) == expected
+    assert qa(**{name: [texts] for name, texts in several.items()}, top_k=2) == expected
+    assert places(qa([{"question": [ADA], "context": [CONTEXT]}])) == ["London"]
+
+
+def test_old_names_of_the_inputs(qa: QuestionAnsweringPipeline) -> None:
+    assert qa(data=DICTS[0])["answer"] == qa(X=DICTS[0])["answer"] == "London"
+    assert places(qa(data=DICTS)) == places(qa(X=iter(DICTS))) == ["London", "Warsaw"]
+
+
+def test_samples_are_answered(qa: QuestionAnsweringPipeline) -> None:
+    assert qa(qa.create_sample(question=ADA, context=CONTEXT))["answer"] == "London"
+    samples = qa.create_sample(question=[ADA, MARIE], context=[CONTEXT, CONTEXT])
+    assert places(qa(samples)) == ["London", "Warsaw"]
+
+
+PAIRS_OF_AN_ENGINE: dict[str, tuple[Any, str]] = {
+    "mapping": (DICTS[0], "got dict"),
+    "two_letters": ("ab", "got str"),
+    "set": ({ADA, CONTEXT}, "got set"),
+    "three": ((ADA, CONTEXT, 3), "got tuple of 3"),
+    "number": (3, "got int"),
+}
+
+
+@pytest.mark.parametrize("case", PAIRS_OF_AN_ENGINE)
+def test_an_item_that_is_no_pair_is_named(qa: QuestionAnsweringPipeline, case: str) -> None:
+    item, message = PAIRS_OF_AN_ENGINE[case]
+    message = f"pair 1 must be a tuple of a question and a context; {message}"
+    with pytest.raises(ValueError, match=message):
+        list(qa.engine.read([(ADA, CONTEXT), item], Options()))
+
+
+def test_pairs_of_any_kind_of_two(qa: QuestionAnsweringPipeline) -> None:
+    pairs = [[ADA, CONTEXT], np.array([MARIE, CONTEXT])]
+    readings: Any = qa.engine.read(pairs, Options())
+    assert [reading.answers[0]["answer"] for reading in readings] == ["London", "Warsaw"]
+    with pytest.raises(ValueError, match=r"options must be Options\(...\); got dict"):
+        qa.engine.read(pairs, {"top_k": 3})
 
 
 def test_inputs_in_two_ways_are_refused(qa: QuestionAnsweringPipeline) -> None:
@@ -524,10 +667,29 @@ def test_instances() -> None:
     assert qa(ADA, CONTEXT)["answer"] == "London"
 
 
-def test_the_bundled_model_runs_in_float32_on_a_cpu(qa: QuestionAnsweringPipeline) -> None:
+@pytest.mark.parametrize(
+    ("asked", "runs"),
+    [
+        (None, torch.float32),
+        ("auto", torch.float32),
+        ("float16", torch.float32),
+        (torch.half, torch.float32),
+        ("bfloat16", torch.bfloat16),
+        ("float64", torch.float64),
+    ],
+)
+def test_float16_runs_as_float32_on_a_cpu(asked: Any, runs: torch.dtype) -> None:
+    """The bundled checkpoint is float16. Some operations, such as FNet's, do not have it on a CPU."""
+    assert {p.dtype for p in pipeline(device="cpu", dtype=asked).model.parameters()} == {runs}
+
+
+def test_a_model_with_some_weights_in_float16_runs_as_float32_on_a_cpu() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer)
+    model.qa_outputs.half()
+    qa = pipeline(model, tokenizer=tokenizer, device="cpu", dtype="auto")
     assert {p.dtype for p in qa.model.parameters()} == {torch.float32}
-    half = pipeline(device="cpu", dtype="auto")
-    assert {p.dtype for p in half.model.parameters()} == {torch.float16}
+    assert qa(ADA, CONTEXT)["answer"]
 
 
 def test_a_model_instance_needs_a_tokenizer() -> None:

@@ -153,6 +153,39 @@ ERRORS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "pool": (["Ada."], {"answers_per_chunk": 0}, "answers_per_chunk must be an integer of at leas"),
     "factor": (["Ada."], {"calibration_factor": 0}, "calibration_factor must be above 0; got 0"),
     "overlap": (["Ada."], {"overlap_threshold": 2}, "overlap_threshold must be from 0 to 1, or No"),
+    "factor_none": (
+        ["Ada."],
+        {"calibration_factor": None},
+        "calibration_factor must be .*; got None",
+    ),
+    "factor_nan": (
+        ["Ada."],
+        {"calibration_factor": np.nan},
+        "calibration_factor must be .*; got nan",
+    ),
+    "factor_huge": (
+        ["Ada."],
+        {"calibration_factor": 10**400},
+        "calibration_factor must be above 0;",
+    ),
+    "overlap_text": (["Ada."], {"overlap_threshold": "1"}, "overlap_threshold must be .*; got '1'"),
+    "threshold": (["Ada."], {"score_threshold": "0.5"}, "score_threshold must be .*; got '0.5'"),
+    "threshold_nan": (["Ada."], {"score_threshold": np.nan}, "score_threshold must be .*; got nan"),
+    "no_answer": (["Ada."], {"no_answer": "False"}, "no_answer must be True or False; got 'False'"),
+    "mapping": (
+        {"doc-1": "Ada."},
+        {},
+        "documents must be a seq.*got dict, whose keys would be read",
+    ),
+    "set": ({"Ada."}, {}, "documents must be a sequence of strings; got set, which has no order"),
+    "array_of_none": (np.array("Ada."), {}, "documents must be .*; got ndarray of 0 dimensions"),
+    "generator": (
+        iter(["Ada."]),
+        {},
+        r"documents must be .*; got list_iterator: pass list\(documents",
+    ),
+    "bytes": (["Ada.", b"Ada."], {}, "document 1 must be a string; got bytes: decode it"),
+    "none": (["Ada.", None], {}, "document 1 must be a string; got None, a missing value"),
     "length": (["Ada."], {"max_answer_len": 0}, "max_answer_len must be an integer of at least 1"),
 }
 
@@ -163,6 +196,26 @@ def test_errors(case: str) -> None:
     tokenizer = tokenizer_of("wordpiece")
     with pytest.raises(ValueError, match=message):
         Reader(tiny_model(tokenizer), tokenizer=tokenizer)("Who?", texts, **options)
+
+
+@pytest.mark.parametrize("question", [["Who?"], b"Who?", None], ids=repr)
+def test_a_question_that_is_no_text_is_refused_even_without_documents(question: Any) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    reader = Reader(tiny_model(tokenizer), tokenizer=tokenizer)
+    for texts in ([], ["Ada."]):
+        with pytest.raises(ValueError, match="question must be a string; got "):
+            reader(question, texts)
+
+
+def test_documents_in_a_column() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    reader = Reader(tiny_model(tokenizer), tokenizer=tokenizer)
+    texts = ["It was Ada.", "It was Ben."]
+    columns = [np.array(texts)]
+    columns.append(pytest.importorskip("pandas").Series(texts))
+    columns.append(pytest.importorskip("pyarrow").array(texts))
+    for column in columns:
+        assert reader("Who?", column) == reader("Who?", texts)
 
 
 def test_spans_per_chunk_are_for_logits() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,9 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer, pipelines
 from transformers.pipelines.pt_utils import KeyDataset
 
 import qa_fast
+from qa_fast.inputs import SquadExample
 from qa_fast.pipeline import pipeline as light
+from qa_fast.register import QuestionAnsweringArgumentHandler
 
 from .test_package import run_python
 from .tiny import BUNDLED, tiny_model, tokenizer_of
@@ -215,6 +219,175 @@ def test_steps_of_a_pipeline_are_not_there_by_themselves(qa: Any) -> None:
     for step in (qa.preprocess, qa.forward, qa.postprocess):
         with pytest.raises(NotImplementedError, match="call the pipeline itself"):
             step({})
+
+
+STEPS = ["preprocess", "_forward", "forward", "postprocess", "run_single", "get_indices"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.usefixtures("registered")
+def test_a_subclass_with_a_step_of_its_own_is_refused_when_it_is_made(step: str) -> None:
+    base = pipelines.QuestionAnsweringPipeline
+    with pytest.raises(TypeError, match=rf"Mine\.{step} would never run"):
+        type("Mine", (base,), {step: lambda *_: None})
+    mixin = type("Mixin", (), {step: lambda *_: None})
+    with pytest.raises(TypeError, match=rf"Mine\.{step} would never run"):
+        type("Mine", (mixin, base), {})
+
+
+@pytest.mark.parametrize("step", [*STEPS, "_args_parser"])
+@pytest.mark.usefixtures("registered")
+def test_a_step_that_is_put_there_later_is_refused_in_the_call(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qa = make()
+    call = {"question": ADA, "context": CONTEXT}
+    for place in (qa, type(qa)):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, step, lambda *_, **__: None, raising=False)
+            with pytest.raises(TypeError, match=rf"{NAME}\.{step} would never run"):
+                qa(**call)
+    assert qa(**call)["answer"] == "London"
+
+
+@pytest.mark.usefixtures("registered")
+def test_what_is_put_on_the_class_of_all_pipelines_is_no_step_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Programs that trace calls do that."""
+    monkeypatch.setattr(transformers.Pipeline, "forward", lambda *_, **__: None)
+    assert make()(question=ADA, context=CONTEXT)["answer"] == "London"
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_subclass_may_have_what_runs() -> None:
+    class Mine(pipelines.QuestionAnsweringPipeline):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return {"found": super().__call__(*args, **kwargs)}
+
+        def _sanitize_parameters(self, best: int | None = None, **kwargs: Any) -> Any:
+            preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)
+            if best is not None:
+                postprocess["top_k"] = best
+            return preprocess, forward, postprocess
+
+    qa = make(pipeline_class=Mine, best=2)
+    assert type(qa) is Mine
+    assert len(qa(question=ADA, context=CONTEXT)["found"]) == 2
+    assert len(qa(question=ADA, context=CONTEXT, best=3)["found"]) == 3
+    assert len(qa(question=ADA, context=CONTEXT)["found"]) == 2
+
+
+@pytest.mark.usefixtures("registered")
+def test_defaults_are_where_the_base_class_keeps_them() -> None:
+    qa = make(top_k=3, max_seq_len=64)
+    assert (qa.options.top_k, qa.options.max_seq_len) == (3, 64)
+    qa._postprocess_params["top_k"] = 2
+    assert len(qa(question=ADA, context=CONTEXT)) == 2
+
+
+def test_show_reads_with_a_registered_pipeline(qa: Any) -> None:
+    shown = qa_fast.show(qa(ADA, CONTEXT), CONTEXT, ADA, pipeline=qa)
+    assert "London</mark>" in shown.html
+
+
+OLD_IMPORTS = {
+    "transformers": ["SquadExample", NAME],
+    "transformers.data": ["SquadExample"],
+    "transformers.data.processors": ["SquadExample"],
+    "transformers.data.processors.squad": ["SquadExample"],
+    "transformers.pipelines": ["QuestionAnsweringArgumentHandler", NAME],
+    "transformers.pipelines.question_answering": [
+        "SquadExample",
+        "QuestionAnsweringArgumentHandler",
+        NAME,
+    ],
+}
+
+
+def found_old_imports() -> dict[tuple[str, str], Any]:
+    found = {}
+    for path, names in OLD_IMPORTS.items():
+        for name in names:
+            try:
+                module = importlib.import_module(path)
+            except ModuleNotFoundError:
+                continue
+            if hasattr(module, name):
+                found[path, name] = getattr(module, name)
+    return found
+
+
+def test_old_imports_work_between_register_and_unregister() -> None:
+    before = found_old_imports()
+    modules = {name for name in sys.modules if name.startswith("transformers")}
+    qa_fast.register()
+    try:
+        during = found_old_imports()
+        samples = {kind for (_, name), kind in during.items() if name == "SquadExample"}
+        assert len(samples) == 1
+        spec = importlib.util.find_spec("transformers.data.processors.squad")
+        assert spec is not None
+    finally:
+        qa_fast.unregister()
+    assert during.keys() == {(p, name) for p, names in OLD_IMPORTS.items() for name in names}
+    assert found_old_imports() == before
+    assert {name for name in sys.modules if name.startswith("transformers")} == modules
+    if VERSION < (5, 3):  # its own stay, but for the class behind the task
+        replaced = {key for key in during if during[key] is not before[key]}
+        assert replaced == {("transformers", NAME), ("transformers.pipelines", NAME)}
+
+
+@pytest.mark.usefixtures("registered")
+def test_samples_by_their_old_name() -> None:
+    from transformers.data.processors.squad import SquadExample as OldName
+
+    qa = make()
+    sample = qa.create_sample(question=ADA, context=CONTEXT)
+    assert isinstance(sample, OldName)
+    assert isinstance(light(device="cpu").create_sample(ADA, CONTEXT), OldName)
+    assert qa(sample)["answer"] == "London"
+    assert qa(OldName(None, ADA, CONTEXT, None, None, None))["answer"] == "London"
+
+
+def test_the_handler_makes_samples_of_all_inputs() -> None:
+    handler = QuestionAnsweringArgumentHandler()
+    pair = {"question": ADA, "context": CONTEXT}
+    for samples in (
+        handler(**pair, top_k=3),
+        handler(ADA, CONTEXT),
+        handler(pair),
+        handler([pair]),
+        [handler.normalize(pair)],
+        handler.normalize({"question": [ADA], "context": [CONTEXT]}),
+    ):
+        (found,) = samples
+        assert (found.question_text, found.context_text) == (ADA, CONTEXT)
+    assert len(handler(question=[ADA, MARIE], context=CONTEXT)) == 2
+    assert len(handler.normalize({"question": [ADA, MARIE], "context": [CONTEXT] * 2})) == 2
+    with pytest.raises(ValueError, match="context 0 is empty"):
+        handler(question=ADA, context="")
+    with pytest.raises(ValueError, match="input 0 has no context"):
+        handler.normalize({"question": ADA})
+
+
+def test_the_handler_leaves_samples_and_streams_as_they_are() -> None:
+    handler = QuestionAnsweringArgumentHandler()
+    sample = SquadExample("7", ADA, CONTEXT, "London", 25, "Lovelace")
+    assert handler(sample) == handler([sample]) == handler(data=sample) == [sample]
+    assert handler.normalize(sample) is sample
+    stream = (item for item in [sample])
+    assert handler(stream) is stream
+
+
+@pytest.mark.usefixtures("registered")
+def test_odd_inputs_are_told_as_by_the_engine(qa: Any) -> None:
+    with pytest.raises(ValueError, match="got dict, whose keys would be read"):
+        qa(question={"q1": ADA}, context=CONTEXT)
+    several = {"question": [ADA, MARIE], "context": [CONTEXT, CONTEXT]}
+    assert [result["answer"] for result in qa([several])] == ["London", "Warsaw"]
+    with pytest.raises(ValueError, match="give the inputs once"):
+        qa([several], data=[several])
 
 
 def test_importing_patch_registers() -> None:

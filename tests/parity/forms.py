@@ -51,6 +51,9 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "one_question": one(context=[CONTEXT, CONTEXT]),
     "tuples": one(question=(ADA, MARIE), context=(CONTEXT, CONTEXT)),
     "arrays": one(question=np.array([ADA, MARIE]), context=np.array([CONTEXT] * 2)),
+    "lists_in_lists": one(question=[[ADA, MARIE]], context=[[CONTEXT, CONTEXT]]),
+    "lists_in_lists_of_two_answers": one(question=[[ADA, MARIE]], context=[[CONTEXT] * 2], top_k=2),
+    "lists_of_one_in_lists": one(question=[[ADA]], context=[[CONTEXT]]),
     "empty_lists": one(question=[], context=[]),
     # Positions, as Transformers 4 allowed.
     "positional_strings": lambda qa: qa(ADA, CONTEXT),
@@ -60,6 +63,11 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "list_of_one_dict": lambda qa: qa(DICTS[:1]),
     "two_dicts": lambda qa: qa(*DICTS),
     "dict_of_lists": lambda qa: qa({"question": [ADA, MARIE], "context": [CONTEXT] * 2}),
+    "dict_of_lists_in_a_list": lambda qa: qa(
+        [{"question": [ADA, MARIE], "context": [CONTEXT] * 2}]
+    ),
+    "sample": lambda qa: qa(qa.create_sample(question=ADA, context=CONTEXT)),
+    "samples": lambda qa: qa(qa.create_sample(question=[ADA, MARIE], context=[CONTEXT] * 2)),
     "extra_key": lambda qa: qa([{**DICTS[0], "id": 7}, DICTS[1]]),
     "empty_list": lambda qa: qa([]),
     "data": lambda qa: qa(data=DICTS),
@@ -78,6 +86,7 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "topk": one(topk=2),
     "none": one(top_k=None, doc_stride=None, align_to_words=None),
     "no_answer": one(context="Bob is in Paris.", handle_impossible_answer=True, top_k=3),
+    "no_answer_as_1": one(context="Bob is in Paris.", handle_impossible_answer=1, top_k=3),
     "padding": one(padding="max_length"),
     "batch_size": one(question=[ADA, MARIE], batch_size=2, num_workers=0),
     "unknown_argument": one(truncation=True),
@@ -85,6 +94,9 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "max_seq_len_unneeded": one(max_seq_len=1024),
     "blank_question": one(question="  "),
     # Mistakes.
+    "numbers_differ_in_lists": one(question=[[ADA, MARIE]], context=[[CONTEXT], [CONTEXT]]),
+    "lists_in_two": one(question=[[ADA], [MARIE]], context=[[CONTEXT], [CONTEXT]]),
+    "mapping_as_question": one(question={"q1": ADA}),
     "numbers_differ": one(question=[ADA, MARIE, ADA], context=[CONTEXT] * 2),
     "no_context": lambda qa: qa(question=ADA),
     "context_none": one(context=None),

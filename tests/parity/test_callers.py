@@ -17,6 +17,7 @@ import pytest
 import transformers
 
 import qa_fast
+from qa_fast.engine import Options
 from qa_fast.pipeline import pipeline
 
 from ..tiny import BUNDLED, DATA, tiny_model, tokenizer_of
@@ -117,8 +118,12 @@ def test_evaluate(kind: str, count: int) -> None:
 
 
 def test_mlflow(tmp_path: Path) -> None:
-    """mlflow's Transformers flavour: save, load as pyfunc, predict from a dict, a list, a frame."""
+    """mlflow's Transformers flavour: save, load as pyfunc, predict from a dict, a list, a frame.
+
+    And from what its scoring server makes of JSON.
+    """
     mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("mlflow.pyfunc.scoring_server")
     pandas = pytest.importorskip("pandas")
     qa = transformers.pipeline("question-answering", model=str(BUNDLED), device="cpu")
     folder = str(tmp_path / "model")
@@ -128,6 +133,19 @@ def test_mlflow(tmp_path: Path) -> None:
     assert loaded.predict(DICTS[0]) == ["London"]
     assert loaded.predict(DICTS) == ["London", "Warsaw"]
     assert loaded.predict(pandas.DataFrame(DICTS)) == ["London", "Warsaw"]
+    # What the scoring server makes of a table as JSON: a dict of lists, in a list of one.
+    table = {name: [row[name] for row in DICTS] for name in ("question", "context")}
+    signed = str(tmp_path / "signed")
+    signature = mlflow.models.infer_signature(table, ["London", "Warsaw"])
+    mlflow.transformers.save_model(
+        qa, signed, signature=signature, pip_requirements=["transformers"]
+    )
+    served = mlflow.pyfunc.load_model(signed)
+    parse = mlflow.pyfunc.scoring_server.infer_and_parse_data
+    schema = served.metadata.get_input_schema()
+    assert served.predict(parse({"inputs": table}, schema)) == ["London", "Warsaw"]
+    first = {name: texts[:1] for name, texts in table.items()}
+    assert served.predict(parse({"inputs": first}, schema)) == ["London"]
     again = mlflow.transformers.load_model(folder)
     assert type(again).__module__ == "qa_fast.register"
     assert again(question=MARIE, context=CONTEXT)["answer"] == "Warsaw"
@@ -145,10 +163,17 @@ def test_txtai() -> None:
 
     def adapter(questions: list[str], contexts: list[str]) -> list[str | None]:
         pairs = zip(questions, contexts, strict=True)
-        found = qa(({"question": q, "context": c} for q, c in pairs), max_answer_len=384)
-        return [answer["answer"] if answer["score"] >= 0.05 else None for answer in found]
+        options = Options(max_answer_len=384)
+        answers = []
+        for reading in qa.engine.read(pairs, options, errors="return"):
+            best = getattr(reading, "answers", None)
+            answers.append(best[0]["answer"] if best and best[0]["score"] >= 0.05 else None)
+        return answers
 
     assert adapter([ADA, MARIE], [CONTEXT] * 2) == ["London", "Warsaw"]
+    for questions, contexts in (([ADA, ""], [CONTEXT] * 2), ([ADA] * 2, [CONTEXT, ""])):
+        assert theirs(questions, contexts)[1] is None
+        assert adapter(questions, contexts) == ["London", None]
     same = []
     for row in squad_rows():
         pair = [row["question"]], [row["context"]]
