@@ -31,10 +31,11 @@ from torch import Tensor
 from .answers import Reading, candidate_count, make_readings
 from .chunks import Chunker, Chunks, ExampleError, default_max_seq_len
 from .device import Runner, is_device_lost
-from .forward import BatchError, Failures, Forward, Logits, Plan, position_limit, vocabulary_size
+from .forward import BatchError, Failures, Forward, Logits, Plan
 from .options import Options as Options  # where users have it from
 from .options import check_count
 from .spans import Spans, decode_spans
+from .traits import position_limit, vocabulary_size
 
 Pair = tuple[str, str]
 """A question and its context."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,12 @@ def answers(
         doc_stride=options.doc_stride,
         max_question_len=options.max_question_len,
     )
+    takes = {*inspect.signature(model.forward).parameters}
     starts, ends = [], []
     for begin, length in zip(chunks.row_offset, chunks.length, strict=True):
         cut = slice(begin, begin + length)
         inputs = {"input_ids": torch.from_numpy(chunks.input_ids[cut])[None].long()}
-        if "token_type_ids" in tokenizer.model_input_names:
+        if "token_type_ids" in {*tokenizer.model_input_names} & takes:
             inputs["token_type_ids"] = torch.from_numpy(chunks.token_type_ids[cut])[None].long()
         with torch.inference_mode():
             output = model(**inputs)

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 
 from qa_fast import reference
 from qa_fast.engine import Engine, Options
-from qa_fast.forward import position_limit
+from qa_fast.traits import position_limit
 
 from .tiny import xquad
 from .zoo import ZOO, family_model, family_tokenizer
