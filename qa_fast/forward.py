@@ -240,9 +240,10 @@ class Forward:
     def _masks_padding(self, chunks: Chunks, batches: list[Batch], max_seq_len: int) -> bool:
         """Whether the padding in ``batches`` changes no logits, as far as a trial shows.
 
-        A few rows are read alone, and padded in one batch: of the longest chunk without one and without
-        two of its tokens, as a model may read tokens in groups, and the shortest chunk. What the trial
-        shows holds for rows up to a power of two wide.
+        A few rows are read alone, and padded in one batch: the longest chunk without one and without
+        two of its tokens, as a model may read tokens in groups; a half and a third of it, as what
+        attends to what may depend on the number of groups; and the shortest chunk. What the trial shows
+        holds for rows up to a power of two wide.
 
         Raises:
             ValueError: the same row alone has other logits each time.
@@ -547,11 +548,14 @@ def _kind(value: Any) -> str:
 
 def _trial_rows(chunks: Chunks) -> list[npt.NDArray[np.int64]]:
     """Rows to try a model with, each by the indices of its tokens; see `Forward._masks_padding`."""
-    first, last = int(chunks.length.argmax()), int(chunks.length.argmin())
-    begin, end = chunks.row_offset[first], chunks.row_offset[first] + chunks.length[first]
-    # The last token stays, as one that the model may look for.
-    shorter = [np.r_[begin : max(begin, end - 1 - cut), end - 1] for cut in (1, 2)]
-    return [*shorter, chunks.row_offset[last] + np.arange(chunks.length[last])]
+    longest, shortest = int(chunks.length.argmax()), int(chunks.length.argmin())
+    begin, size = int(chunks.row_offset[longest]), int(chunks.length[longest])
+    sizes = {max(1, n) for n in (size - 1, size - 2, size // 2, size // 3)}
+    return [
+        # The last token stays, as one that the model may look for.
+        *(np.r_[begin : begin + n - 1, begin + size - 1] for n in sorted(sizes, reverse=True)),
+        chunks.row_offset[shortest] + np.arange(chunks.length[shortest]),
+    ]
 
 
 def _difference(logits: Tensor, others: Tensor) -> float:

@@ -19,7 +19,7 @@ from qa_fast.traits import masks_padding, position_limit
 
 from . import oracle
 from .tiny import texts
-from .zoo import POSITIONS, ZOO, common_tokenizer, family_tokenizer, tiny
+from .zoo import POSITIONS, ZOO, common_tokenizer, family_model, family_tokenizer, tiny
 
 NOT_BUILT = {
     "layoutlmv2": "needs detectron2",
@@ -28,6 +28,8 @@ NOT_BUILT = {
 REFUSED = {
     "lxmert": "LxmertForQuestionAnswering raised ValueError: `visual_feats` cannot be `None`",
 }
+# Which Transformers 5 has no more: their limits are not in a table, and not known before the run.
+UNKNOWN_LIMIT = {"ernie_m", "nezha"}
 ARCHITECTURES = sorted({*MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES} - {*NOT_BUILT, *REFUSED})
 # Variants of some, in which other code runs.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,6 +39,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "longformer-wide": ("longformer", {"attention_window": 64}),
     "reformer-local": ("reformer", {"attn_layers": ["local", "local"], "hash_seed": None}),
 }
+
+# Of older releases' code.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning"),
+]
 
 OPTIONS = Options(top_k=3, max_seq_len=64, doc_stride=16, align_to_words=False, scoring="logit")
 
@@ -113,7 +121,8 @@ def padding_changes(model: Any) -> float:
             row = tokens[:, :length].clone()
             row[0, -1] = common_tokenizer().sep_token_id
             ids[i, :length], mask[i, :length] = row[0], 1
-            alone.append(model(input_ids=row).start_logits[0])
+            takes = {"attention_mask": torch.ones_like(row)} if takes_mask else {}
+            alone.append(model(input_ids=row, **takes).start_logits[0])
         together = model(input_ids=ids, **({"attention_mask": mask} if takes_mask else {}))
     return max(
         float((together.start_logits[i, : len(row)] - row).abs().max())
@@ -132,12 +141,13 @@ def test_padding_is_masked_where_that_is_said(name: str) -> None:
         taken = inspect.signature(model.forward).parameters
         return model(**{key: value for key, value in arguments.items() if key in taken})
 
+    callable_of_any_kind.config = model.config
     engine = Engine(callable_of_any_kind, common_tokenizer())
     check(engine.read(pairs(), OPTIONS), expected(name))
     assert engine._forward._equal_lengths == changes
 
 
-@pytest.mark.parametrize("name", [*ARCHITECTURES, *VARIANTS])
+@pytest.mark.parametrize("name", [n for n in [*ARCHITECTURES, *VARIANTS] if n not in UNKNOWN_LIMIT])
 def test_position_limit(name: str) -> None:
     """It is what the model can read, and a longer row is refused before the model sees it."""
     model, limit = model_of(name), position_limit(model_of(name))
@@ -146,8 +156,6 @@ def test_position_limit(name: str) -> None:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_position_limit_with_a_tokenizer_of_its_own(name: str) -> None:
-    from .zoo import family_model
-
     model = family_model(name)
     check_limit(model, family_tokenizer(name), position_limit(model))
 
@@ -163,9 +171,10 @@ def check_limit(model: Any, tokenizer: Any, limit: int | None) -> None:
     assert reading.chunks > 1
     with pytest.raises(ValueError, match=rf"max_seq_len must be at most {limit}.*got {limit + 1}"):
         list(read(text, Options(max_seq_len=limit + 1)))
+    ids = torch.full((1, limit + 1), 5)
+    if model.config.model_type == "longformer":
+        ids[0, [3, 4, -1]] = tokenizer.sep_token_id
     with pytest.raises((IndexError, RuntimeError, ValueError)), torch.inference_mode():
-        ids = torch.full((1, limit + 1), 5)
-        ids[0, [3, 4, -1]] = tokenizer.sep_token_id or 5
         model(input_ids=ids)
 
 

@@ -11,6 +11,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForQuestionAnswering
+from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES
 
 from .tiny import texts, train
 
@@ -239,8 +240,6 @@ def family_tokenizer(name: str) -> Any:
 def family_model(name: str) -> Any:
     """A tiny model of the family for its own tokenizer."""
     family = ZOO[name]
-    try:
-        AutoConfig.for_model(family.architecture)
-    except ValueError:
+    if family.architecture not in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES:
         pytest.skip(f"transformers {transformers.__version__} has no {family.architecture}")
     return tiny(family.architecture, family_tokenizer(name), **family.config)
