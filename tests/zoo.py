@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_
 
 from .tiny import texts, train
 
-POSITIONS = 128
+POSITIONS = 160
 """Tokens in every architecture's tables of positions, those before the first one included."""
 
 # By the names that the configurations have for sizes; each takes those that it has.
