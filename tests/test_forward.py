@@ -18,6 +18,7 @@ from qa_fast.batches import bucket_widths, plan_batches
 from qa_fast.chunks import ExampleError
 from qa_fast.device import Device, is_out_of_memory
 from qa_fast.engine import Engine, ModelError, Options
+from qa_fast.traits import masks_padding
 
 from .test_engine import OPTIONS, answers_of, examples, same
 from .tiny import tiny_model, tokenizer_of
@@ -300,6 +301,13 @@ def test_a_model_that_reads_padding_is_found_out_whatever_its_configuration_says
     engine = Engine(model, tokenizer)
     same(answers_of(engine, examples(), OPTIONS), expected)
     assert engine.stats.padded_tokens == engine.stats.tokens
+
+
+def test_attention_under_another_name_is_not_taken_for_known() -> None:
+    model = tiny_model(tokenizer_of("wordpiece"))
+    assert masks_padding(model)
+    model.config._attn_implementation = "of_my_own"
+    assert not masks_padding(model)
 
 
 def test_a_model_that_reads_padding_gets_none_when_compiled(
