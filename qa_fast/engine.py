@@ -32,19 +32,12 @@ from .answers import Reading, make_readings
 from .candidates import Part, parts
 from .chunks import Chunker, Chunks, ExampleError, as_pair, default_max_seq_len
 from .device import Runner, is_device_lost
-from .forward import (
-    BatchError,
-    Forward,
-    Logits,
-    Plan,
-    check_model,
-    position_limit,
-    vocabulary_size,
-)
+from .forward import BatchError, Forward, Logits, Plan
 from .notes import warn_caller
 from .options import Options as Options  # where users have it from
 from .options import check_count
 from .spans import Spans, decode_spans
+from .traits import check_model, position_limit, vocabulary_size
 
 Pair = tuple[str, str]
 """A question and its context."""

@@ -7,10 +7,9 @@ batch's inputs are views.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -33,6 +32,15 @@ from .device import (
     one_by_one,
     to_device,
 )
+from .traits import (
+    accepted_arguments,
+    is_block_sparse,
+    keeps_state,
+    masks_padding,
+    refuse_random,
+    unwrapped,
+    vocabulary_size,
+)
 
 # On a CPU a batch's activations should stay in the cache: about 2^20 of them per layer, within limits.
 CPU_BATCH_TOKENS = (2048, 4096)
@@ -41,9 +49,8 @@ BATCH_TOKENS = 32768
 FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 # Batches after a shortage of memory before larger ones are tried again.
 PATIENCE = 256
-
-PADDING_LEAKS = ("convbert", "yoso")
-"""Model types whose logits depend on the padding behind a row, whatever the attention mask says."""
+# What padding may change in logits, of the range that they take in a row; but at least a few roundings.
+LEAK = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +140,15 @@ class Forward:
         self._since_shortage = 0
         self.compiled = compile
         self._call = torch.compile(model, dynamic=False) if compile else model
-        self._accepted = _accepted_arguments(model, tokenizer)
-        config = getattr(model, "config", None)
-        # The pattern of block-sparse attention (BigBird) hangs on the width of a row.
-        self._sparse = getattr(config, "attention_type", None) == "block_sparse"
-        # Compiled code, block-sparse attention and callables of any kind may keep state between calls.
-        self._reentrant = isinstance(model, torch.nn.Module) and not compile and not self._sparse
-        self._equal_lengths = (
-            self._sparse
-            or "attention_mask" not in self._accepted
-            or getattr(config, "model_type", None) in PADDING_LEAKS
-        )
+        refuse_random(model)
+        self._accepted = accepted_arguments(model, tokenizer)
+        config = getattr(unwrapped(model), "config", None)
+        self._sparse = is_block_sparse(model)
+        self._reentrant = not compile and not keeps_state(model)
+        self._turn: AbstractContextManager[Any] = nullcontext() if self._reentrant else Lock()
+        self._equal_lengths = self._sparse
+        # Tokens in the widest rows in which padding is known to change nothing.
+        self._padding_masked_to = float("inf") if masks_padding(model) else 0
         size = vocabulary_size(model)
         most = float("inf") if size is None else size
         pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
@@ -158,7 +163,7 @@ class Forward:
         if self.device.device.type != "cpu":
             return BATCH_TOKENS
         least, most = CPU_BATCH_TOKENS
-        width = getattr(getattr(self.model, "config", None), "hidden_size", None)
+        width = getattr(getattr(unwrapped(self.model), "config", None), "hidden_size", None)
         return min(max(least, (1 << 20) // width), most) if isinstance(width, int) else least
 
     def _takes_mask_as_is(self) -> bool:
@@ -192,31 +197,110 @@ class Forward:
         Rows are padded on the right whatever the tokenizer says: then a token's position does not
         depend on the batch.
         """
-        batches = plan_batches(
+        cut = partial(
+            plan_batches,
             chunks.length,
             self.max_batch_tokens,
             batch_size,
             widths=bucket_widths(max_seq_len) if self.compiled else None,
-            equal_lengths=self._equal_lengths,
         )
+        batches = cut(equal_lengths=self._equal_lengths)
+        if not self._equal_lengths and not self._masks_padding(chunks, batches, max_seq_len):
+            batches = cut(equal_lengths=True)
         row_offset = np.empty(len(chunks), np.int64)
         size = 0
         for batch in batches:
             row_offset[batch.chunks] = size + np.arange(len(batch.chunks)) * batch.width
             size += batch.rows * batch.width
-        place = ranges(row_offset, chunks.length)
+        buffers = self._fill(
+            size, ranges(row_offset, chunks.length), chunks.input_ids, chunks.token_type_ids
+        )
+        return Plan(batches, chunks.length, row_offset, buffers)
+
+    def _fill(
+        self,
+        size: int,
+        place: npt.NDArray[np.int64],
+        input_ids: npt.NDArray[Any],
+        token_type_ids: npt.NDArray[Any],
+    ) -> dict[str, Tensor]:
+        """The model's arguments, [size] each: T tokens at their ``place`` [T], and padding elsewhere."""
         buffers = {}
         for name, padding, values in (
-            ("input_ids", self._pad_id, chunks.input_ids),
+            ("input_ids", self._pad_id, input_ids),
             ("attention_mask", 0, 1),
-            ("token_type_ids", 0, chunks.token_type_ids),
+            ("token_type_ids", 0, token_type_ids),
         ):
             if name in self._accepted:
                 buffers[name] = self.device.host_buffer((size,), torch.int64)
                 array = buffers[name].numpy()
                 array.fill(padding)
                 array[place] = values
-        return Plan(batches, chunks.length, row_offset, buffers)
+        return buffers
+
+    def _masks_padding(self, chunks: Chunks, batches: list[Batch], max_seq_len: int) -> bool:
+        """Whether the padding in ``batches`` changes no logits, as far as a trial shows.
+
+        A few rows are read alone, and padded in one batch: the longest chunk without one and without
+        two of its tokens, as a model may read tokens in groups; a half and a third of it, as what
+        attends to what may depend on the number of groups; and the shortest chunk. What the trial shows
+        holds for rows up to a power of two wide.
+
+        Raises:
+            ValueError: the same row alone has other logits each time.
+        """
+        # Longest first: the last is a batch's shortest.
+        padded = [b.width for b in batches if chunks.length[b.chunks[-1]] < b.width]
+        width = max(padded, default=0)
+        if width <= self._padding_masked_to:
+            return True
+        width = min(max_seq_len, 1 << (width - 1).bit_length())
+        rows = _trial_rows(chunks)
+        try:
+            with self._ready():
+                alone = [self._trial(chunks, [row], len(row))[0] for row in rows]
+                together = self._trial(chunks, rows, width)
+                again = self._trial(chunks, rows[:1], len(rows[0]))[0]
+        except (
+            Exception
+        ) as error:  # of whatever kind: `run` meets it again, and says whose fault it is
+            clear_frames(error.__traceback__)
+            if is_out_of_memory(error):
+                self.device.free_cache()
+            return False
+        kinds = {together.dtype, *(p.dtype for p in _weights(self.model))}
+        noise = max(LEAK, *(4 * torch.finfo(kind).eps for kind in kinds))
+        if _difference(alone[0], again) > noise:
+            raise ValueError(
+                f"{type(self.model).__name__} cannot be used: each time it reads the same tokens, it "
+                "gives other logits, so the same question would get different answers; is there "
+                "dropout in it, or hashing by random numbers?"
+            )
+        masked = all(
+            _difference(row, padded_row[: len(row)]) <= noise
+            for row, padded_row in zip(alone, together, strict=True)
+        )
+        if masked:
+            self._padding_masked_to = width
+        else:
+            self._equal_lengths = True
+        return masked
+
+    @torch.inference_mode()
+    def _trial(self, chunks: Chunks, rows: list[npt.NDArray[np.int64]], width: int) -> Tensor:
+        """Logits [rows, width, 2] of ``rows`` of the chunks' tokens, padded to ``width``."""
+        tokens = np.concatenate(rows)
+        place = np.concatenate([i * width + np.arange(len(row)) for i, row in enumerate(rows)])
+        shape = len(rows), width
+        buffers = self._fill(
+            len(rows) * width, place, chunks.input_ids[tokens], chunks.token_type_ids[tokens]
+        )
+        inputs = {name: self.device.upload(buffer).view(shape) for name, buffer in buffers.items()}
+        output = self.model(**self._arguments(inputs))
+        logits = _logits(output, shape)
+        if logits is None:
+            raise ValueError(_unusable(output, self.model, shape))
+        return torch.stack(logits, dim=-1).cpu()
 
     def run(self, plan: Plan, workers: Runner = one_by_one) -> Logits:
         """Call the model on each batch; on a GPU this returns before the work is done.
@@ -232,13 +316,6 @@ class Forward:
         start = torch.empty(size, dtype=torch.float32, device=device)
         end = torch.empty_like(start)
         done = 0
-        if self._sparse and isinstance(self.model, torch.nn.Module):
-            # It leaves block-sparse attention for good at the first short row: here, for the window's
-            # last ones, since the longest come first.
-            modules: Any = self.model.modules()
-            next(m for m in modules if hasattr(m, "set_attention_type")).set_attention_type(
-                "block_sparse"
-            )
         calls = []
         for batch in plan.batches:
             here = slice(done, done + batch.rows * batch.width)
@@ -250,6 +327,13 @@ class Forward:
                 partial(self._run_batch, batch.chunks, views, plan.length[batch.chunks], *out)
             )
         with self._ready():
+            if self._sparse and isinstance(self.model, torch.nn.Module):
+                # It leaves block-sparse attention for good at the first short row: here, for the
+                # window's last ones, since the longest come first.
+                modules: Any = self.model.modules()
+                next(m for m in modules if hasattr(m, "set_attention_type")).set_attention_type(
+                    "block_sparse"
+                )
             found = (workers if self._reentrant else one_by_one)(calls)
         failed = {chunk: error for batch in found for chunk, error in batch.items()}
         if len(failed) == len(plan.length) > 1:
@@ -258,8 +342,8 @@ class Forward:
 
     @contextmanager
     def _ready(self) -> Iterator[None]:
-        """The model without dropout, and none of the caller's modes in its way."""
-        with self._eval.of(self.model), self.device.as_by_default():
+        """The model without dropout, none of the caller's modes in its way, and no other's calls."""
+        with self._turn, self._eval.of(self.model), self.device.as_by_default():
             yield
 
     @torch.inference_mode()
@@ -347,63 +431,13 @@ class Forward:
             )
 
 
-def check_model(model: Any) -> None:
-    """Raise a ValueError unless ``model`` can be called as one, as far as that can be seen."""
-    kind = type(model).__name__
-    wrapped = getattr(model, "model", None), getattr(model, "tokenizer", None)
-    if isinstance(model, type):
-        problem = (
-            f"an instance; got the class {model.__name__}: load one with its from_pretrained()"
-        )
-    elif not callable(model):
-        problem = (
-            f"an instance or a callable; got {kind}: qa_fast.pipeline() loads a model by its name"
-        )
-    elif not isinstance(model, torch.nn.Module) and None not in wrapped:
-        problem = f"the model itself; got {kind}, a pipeline: pass its .model, and its .tokenizer"
-    elif not _has_signature(model):
-        problem = (
-            f"one whose arguments can be seen; got {kind}, as of torch.jit: pass the model itself, or "
-            "a function of input_ids and attention_mask that calls it"
-        )
-    else:
-        return
-    raise ValueError(f"model must be {problem}")
-
-
-def _has_signature(model: Any) -> bool:
-    try:
-        inspect.signature(getattr(model, "forward", model))
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def position_limit(model: Any) -> int | None:
-    """Most tokens that ``model`` has positions for; None where it has no table of them.
-
-    Learned and sinusoidal position embeddings are looked up in a table. Tables of RoBERTa and its
-    kin begin after the padding index, BART's after an offset of its own. Models with relative or
-    rotary positions have no table, and no hard limit.
-    """
-    limits = [
-        table.num_embeddings
-        - (0 if table.padding_idx is None else table.padding_idx + 1)
-        - getattr(table, "offset", 0)
-        for name, table in (model.named_modules() if isinstance(model, torch.nn.Module) else ())
-        if name.rpartition(".")[2] in {"position_embeddings", "embed_positions", "wpe"}
-        and isinstance(table, torch.nn.Embedding)
-    ]
-    return min(limits, default=None)
-
-
 def _place(
     model: Any, device: str | int | torch.device | None, dtype: str | torch.dtype | None
 ) -> torch.device:
     """Move and convert ``model`` in place, as far as asked and needed; returns its device."""
     if not isinstance(model, torch.nn.Module):
         return torch.device("cpu")
-    weights = [p for p in model.parameters() if p.is_floating_point()]
+    weights = _weights(model)
     now = weights[0].device if weights else torch.device("cpu")
     if any(p.is_meta for p in model.parameters()):
         raise ValueError(
@@ -423,6 +457,12 @@ def _place(
     return target
 
 
+def _weights(model: Any) -> list[Tensor]:
+    """Those parameters of ``model`` that are of a floating point type."""
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    return [p for p in parameters if p.is_floating_point()]
+
+
 def to_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """A floating point type by its name in torch."""
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
@@ -432,24 +472,6 @@ def to_dtype(dtype: str | torch.dtype) -> torch.dtype:
             f"checkpoint's own; got {dtype!r}"
         )
     return found
-
-
-def _accepted_arguments(model: Any, tokenizer: Any) -> set[str]:
-    """Those of the engine's arguments that ``model`` takes and ``tokenizer`` means it to have."""
-    function = model.forward if hasattr(model, "forward") else model
-    parameters = inspect.signature(function).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    accepted = {"input_ids", "attention_mask", "token_type_ids", "use_cache"} & set(parameters)
-    if "input_ids" not in accepted:
-        if not takes_any:
-            raise ValueError(
-                f"{type(model).__name__} takes no input_ids; a model for extractive question "
-                "answering is needed"
-            )
-        accepted = {"input_ids", "attention_mask", "token_type_ids"}
-    if "token_type_ids" not in tokenizer.model_input_names:
-        accepted.discard("token_type_ids")
-    return accepted
 
 
 class _EvalMode:
@@ -485,15 +507,6 @@ def _eval_mode(model: Any) -> _EvalMode:
     if not isinstance(model, torch.nn.Module):
         return _EvalMode()
     return _eval_modes.setdefault(model, _EvalMode())
-
-
-def vocabulary_size(model: Any) -> int | None:
-    """Token ids that ``model`` has embeddings for; None where it does not say."""
-    try:
-        table = model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        return None
-    return table.num_embeddings if isinstance(table, torch.nn.Embedding) else None
 
 
 def _raise_first(failed: Failures) -> None:
@@ -542,3 +555,31 @@ def _kind(value: Any) -> str:
     if isinstance(value, (Tensor, np.ndarray)):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     return type(value).__name__
+
+
+def _trial_rows(chunks: Chunks) -> list[npt.NDArray[np.int64]]:
+    """Rows to try a model with, each by the indices of its tokens; see `Forward._masks_padding`."""
+    longest, shortest = int(chunks.length.argmax()), int(chunks.length.argmin())
+    begin, size = int(chunks.row_offset[longest]), int(chunks.length[longest])
+    sizes = {max(1, n) for n in (size - 1, size - 2, size // 2, size // 3)}
+    return [
+        # The last token stays, as one that the model may look for.
+        *(np.r_[begin : begin + n - 1, begin + size - 1] for n in sorted(sizes, reverse=True)),
+        chunks.row_offset[shortest] + np.arange(chunks.length[shortest]),
+    ]
+
+
+def _difference(logits: Tensor, others: Tensor) -> float:
+    """How far logits [N, 2] lie from ``others`` at most, in parts of the range that they take.
+
+    Infinity where they are not finite at the same tokens.
+    """
+    found = 0.0
+    for a, b in zip(logits.float().unbind(-1), others.float().unbind(-1), strict=True):
+        finite = a.isfinite()
+        if not torch.equal(finite, b.isfinite()):
+            return float("inf")
+        a, b = a[finite], b[finite]
+        if not torch.equal(a, b):
+            found = max(found, float((a - b).abs().max() / (a.max() - a.min())))
+    return found

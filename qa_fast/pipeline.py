@@ -17,12 +17,13 @@ import torch
 from .answers import Answer
 from .device import to_device
 from .engine import Engine
-from .forward import check_model, to_dtype
+from .forward import to_dtype
 from .inputs import make_samples, read_inputs
 from .loading import dtype_to_load, load_model, load_tokenizer
 from .notes import warn_caller
 from .options import Options, check_count, check_flag
 from .spans import Scoring
+from .traits import check_model
 
 TASK = "question-answering"
 _PADDING = (True, False, "longest", "max_length", "do_not_pad")

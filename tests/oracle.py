@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,16 @@ def answers(
         doc_stride=options.doc_stride,
         max_question_len=options.max_question_len,
     )
+    takes = {*inspect.signature(model.forward).parameters}
+    if getattr(model.config, "type_vocab_size", 2) < 2:
+        takes.discard("token_type_ids")
     starts, ends = [], []
     for begin, length in zip(chunks.row_offset, chunks.length, strict=True):
         cut = slice(begin, begin + length)
         inputs = {"input_ids": torch.from_numpy(chunks.input_ids[cut])[None].long()}
-        if "token_type_ids" in tokenizer.model_input_names:
+        if "attention_mask" in takes:
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        if "token_type_ids" in {*tokenizer.model_input_names} & takes:
             inputs["token_type_ids"] = torch.from_numpy(chunks.token_type_ids[cut])[None].long()
         with torch.inference_mode():
             output = model(**inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import BertForQuestionAnswering
 
 from qa_fast.batches import bucket_widths, plan_batches
 from qa_fast.chunks import ExampleError
 from qa_fast.device import Device, is_out_of_memory
 from qa_fast.engine import Engine, ModelError, Options
+from qa_fast.traits import masks_padding
 
 from .test_engine import OPTIONS, answers_of, examples, same
 from .tiny import tiny_model, tokenizer_of
@@ -76,8 +79,7 @@ def test_a_chunk_that_does_not_fit_alone_is_an_error_of_its_question(scoring: An
     options = Options(scoring=scoring)
     expected = list(Engine(model, tokenizer).read(data, options))
     engine = Engine(Small(model, 60, SHORTAGES["gpu"]), tokenizer)
-    with pytest.warns(RuntimeWarning, match="max_batch_tokens"):
-        found = list(engine.read(data, options, errors="return"))
+    found = list(engine.read(data, options, errors="return"))
     same([found[0].answers, found[2].answers], [expected[0].answers, expected[2].answers])
     assert isinstance(found[1], ExampleError)
     assert found[1].item == 1
@@ -231,3 +233,159 @@ def test_the_first_error_of_several_calls_is_raised() -> None:
 
     with Device(torch.device("cpu")).workers() as run, pytest.raises(KeyError, match="batch"):
         run([lambda: None, fail, lambda: None])
+
+
+class Counting:
+    """A model in a callable of no known kind, which counts its calls."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.config, self.calls = model, model.config, 0
+
+    def __call__(self, **inputs: torch.Tensor) -> Any:
+        self.calls += 1
+        return self.model(**inputs)
+
+
+def calls_of(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of the batches that the model's innermost part is given from now on."""
+    shapes: list[tuple[int, ...]] = []
+    forward = type(model).forward
+
+    def noted(self: Any, input_ids: Any = None, **arguments: Any) -> Any:
+        shapes.append(tuple(input_ids.shape))
+        return forward(self, input_ids=input_ids, **arguments)
+
+    noted.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(type(model), "forward", noted)
+    return shapes
+
+
+class Averaging(BertForQuestionAnswering):
+    """A subclass, as code of a checkpoint's own may be: it adds the mean over all tokens to each."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)
+        output.start_logits = output.start_logits + output.start_logits.mean(1, keepdim=True)
+        return output
+
+
+@pytest.mark.parametrize("wrap", [None, "compiled", "parallel"])
+def test_known_models_share_batches_and_are_not_tried(
+    wrap: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer)
+    expected = answers_of(Engine(model, tokenizer), examples(), OPTIONS)
+    wrapped: Any = {
+        None: lambda: model,
+        "compiled": lambda: torch.compile(model, backend="eager"),
+        "parallel": lambda: torch.nn.DataParallel(model),
+    }[wrap]()
+    engine = Engine(wrapped, tokenizer)
+    assert engine.position_limit == 512
+    if wrap != "compiled":
+        shapes = calls_of(model, monkeypatch)
+    same(answers_of(engine, examples(), OPTIONS), expected)
+    assert engine.stats.padded_tokens > engine.stats.tokens
+    if wrap != "compiled":
+        assert len(shapes) == engine.stats.batches
+
+
+def test_a_model_that_reads_padding_is_found_out_whatever_its_configuration_says() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = Averaging(tiny_model(tokenizer).config).eval()
+    expected = [
+        answers_of(Engine(model, tokenizer, batch_size=1), [pair], OPTIONS)[0]
+        for pair in examples()
+    ]
+    engine = Engine(model, tokenizer)
+    same(answers_of(engine, examples(), OPTIONS), expected)
+    assert engine.stats.padded_tokens == engine.stats.tokens
+
+
+def test_attention_under_another_name_is_not_taken_for_known() -> None:
+    model = tiny_model(tokenizer_of("wordpiece"))
+    assert masks_padding(model)
+    model.config._attn_implementation = "of_my_own"
+    assert not masks_padding(model)
+
+
+def test_a_model_that_reads_padding_gets_none_when_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    tokenizer = tokenizer_of("wordpiece")
+    model = Averaging(tiny_model(tokenizer).config).eval()
+    expected = answers_of(Engine(model, tokenizer), examples(), OPTIONS)
+    engine = Engine(model, tokenizer, compile=True)
+    same(answers_of(engine, examples(), OPTIONS), expected)
+    assert engine.stats.padded_tokens == engine.stats.tokens
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("reads_padding", [False, True])
+def test_rounding_is_not_taken_for_padding_that_is_read(
+    dtype: torch.dtype, reads_padding: bool
+) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    config = tiny_model(tokenizer).config
+    config.initializer_range = 0.1
+    kind = Averaging if reads_padding else BertForQuestionAnswering
+    torch.manual_seed(0)
+    engine = Engine(Counting(kind(config).eval().to(dtype)), tokenizer)
+    assert len(answers_of(engine, examples(), OPTIONS)) == len(examples())
+    assert (engine.stats.padded_tokens == engine.stats.tokens) is reads_padding
+
+
+def test_models_of_no_known_kind_are_tried_once() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = Counting(tiny_model(tokenizer))
+    engine = Engine(model, tokenizer)
+    model.calls = 0
+    answers_of(engine, [("Who?", "It was Ada.")], OPTIONS)
+    assert model.calls == 1  # alone there is no padding to be tried
+    for tried in (True, False):
+        model.calls, before = 0, engine.stats.batches
+        answers_of(engine, examples(), OPTIONS)
+        assert (model.calls > engine.stats.batches - before) is tried
+    assert engine.stats.padded_tokens > engine.stats.tokens
+
+
+def test_a_model_that_answers_differently_each_time_is_refused() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer).train()  # in a callable, dropout cannot be switched off
+
+    with pytest.raises(ValueError, match=r"^Counting cannot be used: each time .* dropout"):
+        answers_of(Engine(Counting(model), tokenizer), examples(), OPTIONS)
+
+
+def test_a_model_that_fails_when_tried_reads_rows_of_equal_lengths() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer)
+    expected = answers_of(Engine(model, tokenizer), examples(), OPTIONS)
+
+    def without_padding(input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+        assert attention_mask.all()
+        return model(input_ids, attention_mask, token_type_ids)
+
+    same(answers_of(Engine(without_padding, tokenizer), examples(), OPTIONS), expected)
+
+
+def test_a_model_of_one_segment_is_not_given_two() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    config = tiny_model(tokenizer).config
+    config.type_vocab_size = 1
+    engine = Engine(BertForQuestionAnswering(config).eval(), tokenizer)
+    assert answers_of(engine, examples(), OPTIONS)
+
+
+def test_a_model_that_keeps_state_is_called_one_at_a_time() -> None:
+    """Block-sparse attention is left for good at a short row, and taken up again for each window."""
+    tokenizer, model = family_tokenizer("big_bird_sparse"), family_model("big_bird_sparse")
+    options = Options(top_k=4, max_seq_len=96, doc_stride=16, scoring="logit")
+    expected = answers_of(Engine(model, tokenizer), examples(), options)
+    engine = Engine(model, tokenizer, batch_size=1)
+    with ThreadPoolExecutor(4) as threads:
+        readings = threads.map(lambda _: answers_of(engine, examples(), options), range(4))
+        for found in readings:
+            same(found, expected)

@@ -14,7 +14,6 @@ from transformers.utils import ModelOutput
 
 from qa_fast import reference
 from qa_fast.engine import Engine, Options
-from qa_fast.forward import position_limit
 
 from . import oracle
 from .tiny import xquad
@@ -122,21 +121,6 @@ def test_answers_are_those_of_chunks_read_one_by_one(name: str) -> None:
             check(reading.answers, scores, null_score)
 
 
-@pytest.mark.parametrize("name", ZOO)
-def test_position_limit(name: str) -> None:
-    model, limit = family_model(name), ZOO[name].limit
-    assert position_limit(model) == limit
-    if limit is None:
-        return
-    # That many tokens are fine, and one more is refused before the model sees it.
-    engine = Engine(model, family_tokenizer(name))
-    data = [("Who?", "It was Ada. " * 200)]
-    (reading,) = engine.read(data, Options(max_seq_len=limit))
-    assert reading.chunks > 1
-    with pytest.raises(ValueError, match=rf"max_seq_len must be at most {limit}.*got {limit + 1}"):
-        list(engine.read(data, Options(max_seq_len=limit + 1)))
-
-
 class ExportedModel:
     """Shaped like optimum's ORTModelForQuestionAnswering: no torch module, but ``forward`` and more."""
 
@@ -184,8 +168,9 @@ def test_exported_models(as_numpy: bool) -> None:
     ],
 )
 def test_models_of_another_kind_are_refused_by_name(name: str, head: str, returned: str) -> None:
-    tokenizer, config = family_tokenizer(name), family_model(name).config
-    model = getattr(transformers, ZOO[name].model + head)(config).eval()
+    tokenizer, right = family_tokenizer(name), family_model(name)
+    family = type(right).__name__.partition("For")[0]
+    model = getattr(transformers, family + head)(right.config).eval()
     message = (
         rf"^{type(model).__name__} cannot be used: it returned .*{returned}.*start_logits and "
         r"end_logits are needed, .*ForQuestionAnswering class \(XLNet and XLM: "
