@@ -1,10 +1,10 @@
 """From pairs of texts to readings: tokenize, plan batches, run the model, decode, map to characters.
 
-Examples are worked through in *windows*. A window's texts are tokenized in one call, its chunks are
-sorted by length and cut into batches of at most ``max_batch_tokens`` padded tokens, the batches'
-logits land in one flat buffer, and one `decode_spans` finds the answers of the whole window. Memory
-therefore depends on the window, not on the number of examples, and which batch a chunk shares
-changes no answer.
+Examples are worked through in windows, which `windows` cuts. A window's texts are tokenized in one
+call, its chunks are sorted by length and cut into batches of at most ``max_batch_tokens`` padded
+tokens, the batches' logits land in one flat buffer, and one `decode_spans` finds the answers of the
+whole window. Memory therefore depends on the window, not on the number of examples, and which batch a
+chunk shares changes no answer.
 
 While the model reads one window, a thread makes the chunks of the next, and another the answers of the
 last. So a GPU is given its next window before the results of the last one are waited for, which is the
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from threading import Lock
@@ -35,9 +35,8 @@ from .forward import BatchError, Failures, Forward, Logits, Plan, position_limit
 from .options import Options as Options  # where users have it from
 from .options import check_count
 from .spans import Spans, decode_spans
-
-Pair = tuple[str, str]
-"""A question and its context."""
+from .windows import Pair as Pair
+from .windows import Window, submit_windows
 
 ErrorHandling = Literal["raise", "return"]
 
@@ -45,7 +44,6 @@ ErrorHandling = Literal["raise", "return"]
 # than on a CPU batches are larger, and so are windows.
 WINDOW_QUESTIONS = 256
 OFF_CPU_FACTOR = 16
-WINDOW_CHARACTERS = 1 << 22
 
 _T = TypeVar("_T")
 
@@ -243,11 +241,25 @@ class Engine:
         batch_size: int | None = None,
         errors: ErrorHandling = "raise",
         progress: bool = False,
+        reproducible: bool = False,
     ) -> Iterator[Reading | ExampleError]:
         """Read each pair in turn, taking ``pairs`` only a few windows ahead.
 
-        ``pairs`` is gone through in the caller's thread. What was read before an error, of an
-        example, of ``pairs`` itself or of the model, is yielded before it is raised.
+        An iterator, such as a generator, is a stream: it is gone through in a thread of its own, with
+        the context variables of the caller, and its pairs are read as they come. The first reading
+        is yielded before a second pair is taken. While a pair takes longer to come than its reading
+        does, they are taken one by one, each when the reading of the last has been taken: a source
+        may wait for that. From a faster source 1, 2, 4, ... pairs are read together, up to 256 on a
+        CPU and 4,096 elsewhere, and at most four times as many are taken ahead. What was taken never
+        waits for what has not come yet. When the readings are closed or dropped the thread ends with
+        the pair that it is waiting for.
+
+        Any other iterable, such as a list, is gone through in the caller's thread, 256 (4,096) pairs
+        at a time. So is an object that has ``__iter__`` and is no iterator itself: for sources that
+        work in one thread only, such as a cursor of sqlite3.
+
+        What was read before an error, of an example, of ``pairs`` itself or of the model, is yielded
+        before it is raised.
 
         Args:
             pairs: a question and a context each, in any iterable.
@@ -256,6 +268,10 @@ class Engine:
             errors: "raise" the error of a pair that cannot be answered when its turn comes; or
                 "return" it in place of its reading, and go on.
             progress: show a bar with questions per second on standard error.
+            reproducible: read every batch on one thread of a CPU, also where more threads would
+                read a few batches sooner. The last bits of a score depend on how many there are.
+                Without effect with ``compile``, with BigBird and with a model that is no torch
+                module.
 
         Yields:
             Per pair its reading, or its `ExampleError`: bad text, a question too long, logits that
@@ -284,7 +300,7 @@ class Engine:
             max_seq_len=self._max_seq_len(options),
             batch_size=batch_size or self.batch_size,
         )
-        results = self._read(pairs, prepare, options, errors == "raise")
+        results = self._read(pairs, prepare, options, errors == "raise", not reproducible)
         return _with_progress(results, pairs) if progress else results
 
     def token_probabilities(
@@ -341,19 +357,37 @@ class Engine:
     def _read(
         self,
         pairs: Iterable[Pair],
-        prepare: Callable[[tuple[int, list[Pair]]], _Window],
+        prepare: Callable[[Window], _Window],
         options: Options,
         strict: bool,
+        share: bool,
     ) -> Iterator[Reading | ExampleError]:
         size = WINDOW_QUESTIONS * (1 if self.device.type == "cpu" else OFF_CPU_FACTOR)
+        last: Future[_Window] | None = None
+
+        def submit(window: Window) -> Future[_Window]:
+            nonlocal last
+            last = executor.submit(prepare, window)
+            return last
+
+        def start(future: Future[_Window]) -> Callable[[], list[Reading | ExampleError]]:
+            window = future.result()
+            # A small one with another behind it leaves the other threads to that one.
+            alone = future is last or len(window.questions) >= size
+            return self._start(window, options, partial(workers, share=share and alone))
+
         # One thread for the texts of the next window, one for the answers of the last.
-        device = self._forward.device
-        with ThreadPoolExecutor(2, "qa-fast") as executor, device.workers() as workers:
-            prepared = (executor.submit(prepare, window) for window in _windows(pairs, size))
-            windows = (future.result() for future in read_ahead(prepared, 1))
-            started = (executor.submit(self._start(window, options, workers)) for window in windows)
+        with (
+            ThreadPoolExecutor(2, "qa-fast") as executor,
+            self._forward.device.workers() as workers,
+            closing(submit_windows(pairs, size, submit)) as prepared,
+        ):
+            started = (
+                executor.submit(start(future)) if future else None
+                for future in read_ahead(prepared, 1)
+            )
             for future in read_ahead(started, 1):
-                for result in future.result():
+                for result in future.result() if future else ():
                     if strict and isinstance(result, ExampleError):
                         raise result
                     yield result
@@ -371,7 +405,7 @@ class Engine:
 
     def _prepare(
         self,
-        numbered: tuple[int, list[Pair]],
+        numbered: Window,
         *,
         options: Options,
         max_seq_len: int,
@@ -496,42 +530,27 @@ class Engine:
         )
 
 
-def read_ahead(items: Iterator[_T], depth: int) -> Iterator[_T]:
+def read_ahead(items: Iterator[_T | None], depth: int) -> Iterator[_T | None]:
     """Yields ``items`` with the next ``depth`` of them already taken.
 
-    What ``items`` raises is raised after the items before it have been yielded.
+    None among them, which is yielded too, means that the next one has to be waited for: those before
+    it are yielded first. What ``items`` raises is raised after the items before it have been yielded.
     """
     taken: deque[_T] = deque()
     error: Exception | None = None
     try:
         for item in items:
+            if item is None:
+                yield from taken
+                taken.clear()
+                yield None
+                continue
             taken.append(item)
             if len(taken) > depth:
                 yield taken.popleft()
     except Exception as caught:
         error = caught
     yield from taken
-    if error is not None:
-        raise error
-
-
-def _windows(pairs: Iterable[Pair], size: int) -> Iterator[tuple[int, list[Pair]]]:
-    """At most ``size`` consecutive pairs, fewer of long texts, after the first one's number."""
-    window: list[Pair] = []
-    characters = first_item = 0
-    error: Exception | None = None
-    try:
-        for question, context in pairs:
-            window.append((question, context))
-            characters += sum(len(text) for text in (question, context) if isinstance(text, str))
-            if len(window) == size or characters >= WINDOW_CHARACTERS:
-                yield first_item, window
-                first_item += len(window)
-                window, characters = [], 0
-    except Exception as caught:
-        error = caught
-    if window:
-        yield first_item, window
     if error is not None:
         raise error
 
