@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -120,6 +120,7 @@ class _Window(NamedTuple):
     """Consecutive pairs on their way through the stages."""
 
     first_item: int
+    followed: bool
     questions: tuple[str, ...]
     contexts: tuple[str, ...]
     chunks: Chunks
@@ -229,6 +230,17 @@ class Engine:
         return self._forward.device.device
 
     @property
+    def threads(self) -> int | None:
+        """PyTorch's threads, where all of them read a batch, even if it is to be ``reproducible``.
+
+        That is on a CPU with ``compile``, with a model that is no torch module or keeps state between
+        calls. None elsewhere: there their number need not change a bit.
+        """
+        if self.device.type != "cpu" or self._forward.reentrant:
+            return None
+        return torch.get_num_threads()
+
+    @property
     def max_batch_tokens(self) -> int:
         """Most tokens in a batch; less than asked for once memory has run out."""
         return self._forward.max_batch_tokens
@@ -246,13 +258,12 @@ class Engine:
         """Read each pair in turn, taking ``pairs`` only a few windows ahead.
 
         An iterator, such as a generator, is a stream: it is gone through in a thread of its own, with
-        the context variables of the caller, and its pairs are read as they come. The first reading
-        is yielded before a second pair is taken. While a pair takes longer to come than its reading
-        does, they are taken one by one, each when the reading of the last has been taken: a source
-        may wait for that. From a faster source 1, 2, 4, ... pairs are read together, up to 256 on a
-        CPU and 4,096 elsewhere, and at most four times as many are taken ahead. What was taken never
-        waits for what has not come yet. When the readings are closed or dropped the thread ends with
-        the pair that it is waiting for.
+        the context variables of the caller, and nothing that was taken from it waits for more to come.
+        The first reading is yielded before a second pair is taken. While a pair takes longer to come
+        than its reading does, each is taken when the reading of the last has been: a source may wait
+        for that. From a faster one 1, 4, 16, ... pairs are read together, up to 256 on a CPU and 4,096
+        elsewhere, and at most four times as many are on their way. When the readings are closed or
+        dropped, the thread ends with the pair that it waits for.
 
         Any other iterable, such as a list, is gone through in the caller's thread, 256 (4,096) pairs
         at a time. So is an object that has ``__iter__`` and is no iterator itself: for sources that
@@ -268,10 +279,9 @@ class Engine:
             errors: "raise" the error of a pair that cannot be answered when its turn comes; or
                 "return" it in place of its reading, and go on.
             progress: show a bar with questions per second on standard error.
-            reproducible: read every batch on one thread of a CPU, also where more threads would
-                read a few batches sooner. The last bits of a score depend on how many there are.
-                Without effect with ``compile``, with BigBird and with a model that is no torch
-                module.
+            reproducible: read every batch on one thread of a CPU, also where several would read a few
+                batches sooner: the last bits of a score depend on how many read it. Without effect
+                where `threads` is a number.
 
         Yields:
             Per pair its reading, or its `ExampleError`: bad text, a question too long, logits that
@@ -321,7 +331,10 @@ class Engine:
         """
         max_seq_len = self._max_seq_len(options)
         window = self._prepare(
-            (0, [(question, context)]), options=options, max_seq_len=max_seq_len, batch_size=None
+            Window(0, [(question, context)]),
+            options=options,
+            max_seq_len=max_seq_len,
+            batch_size=None,
         )
         if window.errors:
             raise window.errors[0]
@@ -363,27 +376,18 @@ class Engine:
         share: bool,
     ) -> Iterator[Reading | ExampleError]:
         size = WINDOW_QUESTIONS * (1 if self.device.type == "cpu" else OFF_CPU_FACTOR)
-        last: Future[_Window] | None = None
-
-        def submit(window: Window) -> Future[_Window]:
-            nonlocal last
-            last = executor.submit(prepare, window)
-            return last
-
-        def start(future: Future[_Window]) -> Callable[[], list[Reading | ExampleError]]:
-            window = future.result()
-            # A small one with another behind it leaves the other threads to that one.
-            alone = future is last or len(window.questions) >= size
-            return self._start(window, options, partial(workers, share=share and alone))
-
         # One thread for the texts of the next window, one for the answers of the last.
         with (
             ThreadPoolExecutor(2, "qa-fast") as executor,
             self._forward.device.workers() as workers,
-            closing(submit_windows(pairs, size, submit)) as prepared,
+            closing(
+                submit_windows(pairs, size, lambda window: executor.submit(prepare, window))
+            ) as prepared,
         ):
             started = (
-                executor.submit(start(future)) if future else None
+                executor.submit(self._start(future.result(), options, workers, share))
+                if future
+                else None
                 for future in read_ahead(prepared, 1)
             )
             for future in read_ahead(started, 1):
@@ -405,16 +409,15 @@ class Engine:
 
     def _prepare(
         self,
-        numbered: Window,
+        asked: Window,
         *,
         options: Options,
         max_seq_len: int,
         batch_size: int | None,
     ) -> _Window:
         """What can be done before it is the window's turn with the model."""
-        first_item, pairs = numbered
-        stats = Stats(questions=len(pairs))
-        questions, contexts = zip(*pairs, strict=True)
+        stats = Stats(questions=len(asked.pairs))
+        questions, contexts = zip(*asked.pairs, strict=True)
         with stats.timed("tokenize"):
             chunks, errors = self._chunker.cut(
                 questions,
@@ -422,7 +425,7 @@ class Engine:
                 max_seq_len=max_seq_len,
                 doc_stride=options.doc_stride,
                 max_question_len=options.max_question_len,
-                first_item=first_item,
+                first_item=asked.first_item,
             )
         with stats.timed("plan"):
             plan = self._forward.plan(chunks, max_seq_len, batch_size)
@@ -430,12 +433,15 @@ class Engine:
         stats.tokens = int(chunks.length.sum())
         stats.padded_tokens = plan.padded_tokens
         stats.batches = len(plan.batches)
-        return _Window(first_item, questions, contexts, chunks, errors, plan, stats)
+        return _Window(
+            asked.first_item, asked.followed, questions, contexts, chunks, errors, plan, stats
+        )
 
     def _start(
-        self, window: _Window, options: Options, workers: Runner
+        self, window: _Window, options: Options, workers: Runner, share: bool
     ) -> Callable[[], list[Reading | ExampleError]]:
         """Run the model and the decoder; on a GPU they go on while others are started."""
+        workers = partial(workers, share=share and not window.followed)
         with window.stats.timed("forward"), self._naming_questions(window):
             logits = self._forward.run(window.plan, workers)
         with window.stats.timed("decode"):

@@ -8,23 +8,37 @@ the time that the engine can use it, and nothing that was taken waits for more t
 
 from __future__ import annotations
 
-import sys
+import atexit
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextvars import copy_context
 from threading import Condition, Thread, current_thread
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 Pair = tuple[str, str]
 """A question and its context."""
 
-Window = tuple[int, list[Pair]]
-"""Consecutive pairs, after the number of the first one."""
 
 WINDOW_CHARACTERS = 1 << 22  # a window of long texts ends here
+_GROWTH = 4  # of a stream's windows, while its source is fast
 
 _T = TypeVar("_T")
+
+
+class Window(NamedTuple):
+    """Consecutive pairs that are read together.
+
+    Attributes:
+        first_item: the number of the first one.
+        pairs: the pairs.
+        followed: whether there is work for other threads beside it: more pairs, that are there or
+            should be soon.
+    """
+
+    first_item: int
+    pairs: list[Pair]
+    followed: bool = False
 
 
 def submit_windows(
@@ -47,12 +61,11 @@ def submit_windows(
     if not isinstance(pairs, Iterator):
         yield from map(submit, _fixed_windows(pairs, size))
         return
-    stream, first_item = _Stream(pairs, size), 0
+    stream = _Stream(pairs, size)
     try:
         while window := stream.take():
             while window:
-                future = submit((first_item, window))
-                first_item += len(window)
+                future = submit(window)
                 yield future
                 window = stream.take_full(future)
             yield None
@@ -76,13 +89,13 @@ def _fixed_windows(pairs: Iterable[Pair], size: int) -> Iterator[Window]:
             window.append((question, context))
             characters += _characters(question, context)
             if len(window) == size or characters >= WINDOW_CHARACTERS:
-                yield first_item, window
+                yield Window(first_item, window)
                 first_item += len(window)
                 window, characters = [], 0
     except Exception as caught:
         error = caught
     if window:
-        yield first_item, window
+        yield Window(first_item, window)
     if error is not None:
         raise error
 
@@ -95,9 +108,9 @@ class _Stream:
     """An iterator of pairs, and the thread that takes them from it.
 
     The thread fills one window and waits until that is taken. A source that takes longer for a pair than
-    its answer takes is asked for one at a time, when the last one's result has been taken. From a faster
-    one a window is taken while the one before it is answered, and twice as many pairs each time that
-    they were all there.
+    its answer takes is asked for one at a time, each when the result of the last has been taken. From a
+    faster one the next window is filled while the last is answered; where it was full in time, the one
+    after it has more pairs.
 
     Args:
         pairs: the iterator.
@@ -111,11 +124,12 @@ class _Stream:
         self.error: BaseException | None = None
         self._pairs = pairs
         self._most = most
+        self._first_item = 0  # of the next window
         self._size = 1  # of the next window
         self._limit = 0  # how many pairs may be in it by now
         self._window: list[Pair] = []
         self._characters = 0
-        self._taken_at = float("inf")  # the window before it
+        self._taken_at = 0.0  # the window before it
         self._ended = self._closed = False
         # It can be locked twice by one thread, as the garbage collector may call `close` anywhere.
         self._changed = Condition()
@@ -124,32 +138,40 @@ class _Stream:
             target=copy_context().run, args=(self._pull,), name="qa-fast-source", daemon=True
         )
         self._thread.start()
+        # Later, threads stand still, perhaps with the lock, and modules are empty.
+        atexit.register(self.close)
 
-    def take(self) -> list[Pair]:
-        """The pairs that are there; waits for one if there are none. Empty at the end."""
+    def take(self) -> Window | None:
+        """The pairs that are there; waits for one if there are none. None at the end."""
         asked = perf_counter()
         with self._changed:
-            ready = bool(self._window)
-            fast = ready and self._is_full()
-            if not ready:
-                self._allow(1)
-                self._changed.wait_for(lambda: self._window or self._ended)
-                fast = perf_counter() - asked < asked - self._taken_at
-            return self._cut(2 * self._size if fast else self._size if ready else 1)
+            if self._window:
+                fast = self._is_full()
+                return self._cut(_GROWTH * self._size if fast else self._size, followed=fast)
+            self._allow(1)
+            self._changed.wait_for(lambda: self._window or self._ended)
+            if not self._first_item:
+                return self._cut(1, followed=True)
+            if perf_counter() - asked > asked - self._taken_at:
+                return self._cut(1)
+            return self._cut(max(2, self._size), followed=self._size == 1)
 
-    def take_full(self, busy: Future[Any]) -> list[Pair]:
-        """The next window if it fills up, or ends the stream, before ``busy`` is done; else empty."""
+    def take_full(self, busy: Future[Any]) -> Window | None:
+        """The next window if it fills up, or ends the stream, before ``busy`` is done; else None."""
         with self._changed:
             if self._size == 1:
-                return []
+                return None
             busy.add_done_callback(self._wake)
             self._changed.wait_for(lambda: self._is_full() or self._ended or busy.done())
-            return self._cut(2 * self._size) if self._is_full() or self._ended else []
+            if self._is_full() or self._ended:
+                return self._cut(_GROWTH * self._size, followed=not self._ended)
+            return None
 
     def close(self) -> None:
         """Take no more. The thread ends now, or with the pair that it is waiting for."""
-        if sys.is_finalizing():  # threads stand still by now, perhaps with the lock
+        if self._closed:
             return
+        atexit.unregister(self.close)
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -171,13 +193,15 @@ class _Stream:
         with self._changed:
             self._changed.notify_all()
 
-    def _cut(self, size: int) -> list[Pair]:
+    def _cut(self, size: int, *, followed: bool = False) -> Window | None:
         """The window as it is; the next may have ``size`` pairs."""
-        window, self._window, self._characters = self._window, [], 0
+        pairs, self._window, self._characters = self._window, [], 0
+        window = Window(self._first_item, pairs, followed and len(pairs) < self._most)
+        self._first_item += len(pairs)
         self._size = min(size, self._most)
         self._allow(self._size if self._size > 1 else 0)
         self._taken_at = perf_counter()
-        return window
+        return window if pairs else None
 
     def _pull(self) -> None:
         try:
