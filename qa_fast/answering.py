@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -87,7 +87,8 @@ class Answering:
 
         # The null answer is added here, so that the best span is kept whatever top_k is.
         options = replace(self.options, handle_impossible_answer=False)
-        for result in engine.read(pairs(), options, errors="return"):
+        data = _AtRest(pairs)
+        for result in engine.read(data, options, errors="return", reproducible=True):
             while isinstance(first := waiting.popleft(), Reject):
                 yield first
             row, id_ = first
@@ -124,6 +125,16 @@ class Answering:
             found.answer, found.score = best["answer"], best["score"]
             found.start, found.end = best["start"], best["end"]
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _AtRest:
+    """An iterable that is no iterator, so that which pairs are read together does not hang on time."""
+
+    pairs: Callable[[], Iterator[Pair]]
+
+    def __iter__(self) -> Iterator[Pair]:
+        return self.pairs()
 
 
 def _without_number(message: str) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -550,25 +550,6 @@ def text_problem(text: object) -> str | None:
                 "it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
             )
     return None
-
-
-def as_pair(item: Any, number: int) -> tuple[str, str]:
-    """The question and the context of an item that is to be a pair; their kinds are not checked.
-
-    Raises:
-        ValueError: a mapping, a text, or something else that is not made of two.
-    """
-    if not isinstance(item, (str, bytes, Mapping, set, frozenset)):
-        try:
-            question, context = item
-        except (TypeError, ValueError):
-            pass
-        else:
-            return question, context
-    count = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
-    raise ValueError(
-        f"pair {number} must be a tuple of a question and a context; got {type(item).__name__}{count}"
-    )
 
 
 def _kind(value: object) -> str:

@@ -23,13 +23,19 @@ _T = TypeVar("_T")
 
 
 class Runner(Protocol):
-    """Gives the results of calls, in their order; raises the first error among them."""
+    """Gives the results of calls, in their order; raises the first error among them.
 
-    def __call__(self, calls: Sequence[Callable[[], _T]], /) -> list[_T]: ...  # noqa: D102
+    With ``share`` fewer calls than threads have several threads each. How many a call has changes the
+    order of its sums, and so the last bits of what it gives.
+    """
+
+    def __call__(  # noqa: D102
+        self, calls: Sequence[Callable[[], _T]], /, *, share: bool = True
+    ) -> list[_T]: ...
 
 
-def one_by_one(calls: Sequence[Callable[[], _T]], /) -> list[_T]:
-    """Results of ``calls``, one after the other."""
+def one_by_one(calls: Sequence[Callable[[], _T]], /, *, share: bool = True) -> list[_T]:  # noqa: ARG001
+    """Results of ``calls``, one after the other, each with all threads."""
     return [call() for call in calls]
 
 
@@ -84,15 +90,15 @@ class Device:
         """A function that gives the results of calls; on a CPU it runs one per thread at a time.
 
         PyTorch's threads within one call wait for each other after every operation: with a small
-        model that takes more time than the operations. Fewer calls than threads do share them.
+        model, or where other programs use the processor too, that takes more time than the operations.
         """
         threads = torch.get_num_threads()
         if self.device.type != "cpu" or threads < 2:
             yield one_by_one
             return
 
-        def run(calls: Sequence[Callable[[], _T]], /) -> list[_T]:
-            if len(calls) < threads:
+        def run(calls: Sequence[Callable[[], _T]], /, *, share: bool = True) -> list[_T]:
+            if share and len(calls) < threads:
                 return one_by_one(calls)
             futures = [executor.submit(call) for call in calls]
             try:

@@ -1,10 +1,10 @@
 """From pairs of texts to readings: tokenize, plan batches, run the model, decode, map to characters.
 
-Examples are worked through in *windows*. A window's texts are tokenized in one call, its chunks are
-sorted by length and cut into batches of at most ``max_batch_tokens`` padded tokens, the batches'
-logits land in one flat buffer, and one `decode_spans` finds the answers of the whole window. Memory
-therefore depends on the window, not on the number of examples, and which batch a chunk shares
-changes no answer.
+Examples are worked through in windows, which `windows` cuts. A window's texts are tokenized in one
+call, its chunks are sorted by length and cut into batches of at most ``max_batch_tokens`` padded
+tokens, the batches' logits land in one flat buffer, and one `decode_spans` finds the answers of the
+whole window. Memory therefore depends on the window, not on the number of examples, and which batch a
+chunk shares changes no answer.
 
 While the model reads one window, a thread makes the chunks of the next, and another the answers of the
 last. So a GPU is given its next window before the results of the last one are waited for, which is the
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from threading import Lock
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from .answers import Reading, make_readings
 from .candidates import Part, parts
-from .chunks import Chunker, Chunks, ExampleError, as_pair, default_max_seq_len
+from .chunks import Chunker, Chunks, ExampleError, default_max_seq_len
 from .device import Runner, is_device_lost
 from .forward import BatchError, Forward, Logits, Plan
 from .notes import warn_caller
@@ -38,9 +38,8 @@ from .options import Options as Options  # where users have it from
 from .options import check_count
 from .spans import Spans, decode_spans
 from .traits import check_model, position_limit, vocabulary_size
-
-Pair = tuple[str, str]
-"""A question and its context."""
+from .windows import Pair as Pair
+from .windows import Window, submit_windows
 
 ErrorHandling = Literal["raise", "return"]
 
@@ -48,7 +47,6 @@ ErrorHandling = Literal["raise", "return"]
 # than on a CPU batches are larger, and so are windows.
 WINDOW_QUESTIONS = 256
 OFF_CPU_FACTOR = 16
-WINDOW_CHARACTERS = 1 << 22
 
 _T = TypeVar("_T")
 
@@ -125,6 +123,7 @@ class _Window(NamedTuple):
     """Consecutive pairs on their way through the stages."""
 
     first_item: int
+    followed: bool
     questions: tuple[str, ...]
     contexts: tuple[str, ...]
     chunks: Chunks
@@ -237,6 +236,17 @@ class Engine:
         return self._forward.device.device
 
     @property
+    def threads(self) -> int | None:
+        """PyTorch's threads, where all of them read a batch, even if it is to be ``reproducible``.
+
+        That is on a CPU with ``compile``, with a model that is no torch module or keeps state between
+        calls. None elsewhere: there their number need not change a bit.
+        """
+        if self.device.type != "cpu" or self._forward.reentrant:
+            return None
+        return torch.get_num_threads()
+
+    @property
     def max_batch_tokens(self) -> int:
         """Most tokens in a batch; less than asked for once memory has run out."""
         return self._forward.max_batch_tokens
@@ -249,11 +259,24 @@ class Engine:
         batch_size: int | None = None,
         errors: ErrorHandling = "raise",
         progress: bool = False,
+        reproducible: bool = False,
     ) -> Iterator[Reading | ExampleError]:
         """Read each pair in turn, taking ``pairs`` only a few windows ahead.
 
-        ``pairs`` is gone through in the caller's thread. What was read before an error, of an
-        example, of ``pairs`` itself or of the model, is yielded before it is raised.
+        An iterator, such as a generator, is a stream: it is gone through in a thread of its own, with
+        the context variables of the caller, and nothing that was taken from it waits for more to come.
+        The first reading is yielded before a second pair is taken. While a pair takes longer to come
+        than its reading does, each is taken when the reading of the last has been: a source may wait
+        for that. From a faster one 1, 4, 16, ... pairs are read together, up to 256 on a CPU and 4,096
+        elsewhere, and at most four times as many are on their way. When the readings are closed or
+        dropped, the thread ends with the pair that it waits for.
+
+        Any other iterable, such as a list, is gone through in the caller's thread, 256 (4,096) pairs
+        at a time. So is an object that has ``__iter__`` and is no iterator itself: for sources that
+        work in one thread only, such as a cursor of sqlite3.
+
+        What was read before an error, of an example, of ``pairs`` itself or of the model, is yielded
+        before it is raised.
 
         Args:
             pairs: a question and a context each, in any iterable.
@@ -262,6 +285,9 @@ class Engine:
             errors: "raise" the error of a pair that cannot be answered when its turn comes; or
                 "return" it in place of its reading, and go on.
             progress: show a bar with questions per second on standard error.
+            reproducible: read every batch on one thread of a CPU, also where several would read a few
+                batches sooner: the last bits of a score depend on how many read it. Without effect
+                where `threads` is a number.
 
         Yields:
             Per pair its reading, or its `ExampleError`: bad text, a question too long, logits that
@@ -293,7 +319,7 @@ class Engine:
             max_seq_len=self._max_seq_len(options),
             batch_size=batch_size or self.batch_size,
         )
-        results = self._read(pairs, prepare, options, errors == "raise")
+        results = self._read(pairs, prepare, options, errors == "raise", not reproducible)
         return _with_progress(results, pairs) if progress else results
 
     def token_probabilities(
@@ -314,7 +340,10 @@ class Engine:
         """
         max_seq_len = self._max_seq_len(options)
         window = self._prepare(
-            (0, [(question, context)]), options=options, max_seq_len=max_seq_len, batch_size=None
+            Window(0, [(question, context)]),
+            options=options,
+            max_seq_len=max_seq_len,
+            batch_size=None,
         )
         if window.errors:
             raise window.errors[0]
@@ -350,19 +379,28 @@ class Engine:
     def _read(
         self,
         pairs: Iterable[Pair],
-        prepare: Callable[[tuple[int, list[Pair]]], _Window],
+        prepare: Callable[[Window], _Window],
         options: Options,
         strict: bool,
+        share: bool,
     ) -> Iterator[Reading | ExampleError]:
         size = WINDOW_QUESTIONS * (1 if self.device.type == "cpu" else OFF_CPU_FACTOR)
         # One thread for the texts of the next window, one for the answers of the last.
-        device = self._forward.device
-        with ThreadPoolExecutor(2, "qa-fast") as executor, device.workers() as workers:
-            prepared = (executor.submit(prepare, window) for window in _windows(pairs, size))
-            windows = (future.result() for future in read_ahead(prepared, 1))
-            started = (executor.submit(self._start(window, options, workers)) for window in windows)
+        with (
+            ThreadPoolExecutor(2, "qa-fast") as executor,
+            self._forward.device.workers() as workers,
+            closing(
+                submit_windows(pairs, size, lambda window: executor.submit(prepare, window))
+            ) as prepared,
+        ):
+            started = (
+                executor.submit(self._start(future.result(), options, workers, share))
+                if future
+                else None
+                for future in read_ahead(prepared, 1)
+            )
             for future in read_ahead(started, 1):
-                results = future.result()
+                results = future.result() if future else ()
                 self._warn_once()
                 for result in results:
                     if strict and isinstance(result, ExampleError):
@@ -382,16 +420,15 @@ class Engine:
 
     def _prepare(
         self,
-        numbered: tuple[int, list[Pair]],
+        asked: Window,
         *,
         options: Options,
         max_seq_len: int,
         batch_size: int | None,
     ) -> _Window:
         """What can be done before it is the window's turn with the model."""
-        first_item, pairs = numbered
-        stats = Stats(questions=len(pairs))
-        questions, contexts = zip(*pairs, strict=True)
+        stats = Stats(questions=len(asked.pairs))
+        questions, contexts = zip(*asked.pairs, strict=True)
         with stats.timed("tokenize"):
             chunks, errors = self._chunker.cut(
                 questions,
@@ -399,7 +436,7 @@ class Engine:
                 max_seq_len=max_seq_len,
                 doc_stride=options.doc_stride,
                 max_question_len=options.max_question_len,
-                first_item=first_item,
+                first_item=asked.first_item,
             )
         with stats.timed("plan"):
             plan = self._forward.plan(chunks, max_seq_len, batch_size)
@@ -407,12 +444,15 @@ class Engine:
         stats.tokens = int(chunks.length.sum())
         stats.padded_tokens = plan.padded_tokens
         stats.batches = len(plan.batches)
-        return _Window(first_item, questions, contexts, chunks, errors, plan, stats)
+        return _Window(
+            asked.first_item, asked.followed, questions, contexts, chunks, errors, plan, stats
+        )
 
     def _start(
-        self, window: _Window, options: Options, workers: Runner
+        self, window: _Window, options: Options, workers: Runner, share: bool
     ) -> Callable[[], list[Reading | ExampleError]]:
         """Run the model and the decoder; on a GPU they go on while others are started."""
+        workers = partial(workers, share=share and not window.followed)
         with window.stats.timed("forward"), self._naming_questions(window):
             logits = self._forward.run(window.plan, workers)
         with window.stats.timed("decode"):
@@ -541,43 +581,27 @@ class Engine:
         return device.fetch(spans)
 
 
-def read_ahead(items: Iterator[_T], depth: int) -> Iterator[_T]:
+def read_ahead(items: Iterator[_T | None], depth: int) -> Iterator[_T | None]:
     """Yields ``items`` with the next ``depth`` of them already taken.
 
-    What ``items`` raises is raised after the items before it have been yielded.
+    None among them, which is yielded too, means that the next one has to be waited for: those before
+    it are yielded first. What ``items`` raises is raised after the items before it have been yielded.
     """
     taken: deque[_T] = deque()
     error: Exception | None = None
     try:
         for item in items:
+            if item is None:
+                yield from taken
+                taken.clear()
+                yield None
+                continue
             taken.append(item)
             if len(taken) > depth:
                 yield taken.popleft()
     except Exception as caught:
         error = caught
     yield from taken
-    if error is not None:
-        raise error
-
-
-def _windows(pairs: Iterable[Pair], size: int) -> Iterator[tuple[int, list[Pair]]]:
-    """At most ``size`` consecutive pairs, fewer of long texts, after the first one's number."""
-    window: list[Pair] = []
-    characters = first_item = 0
-    error: Exception | None = None
-    try:
-        for pair in pairs:
-            question, context = as_pair(pair, first_item + len(window))
-            window.append((question, context))
-            characters += sum(len(text) for text in (question, context) if isinstance(text, str))
-            if len(window) == size or characters >= WINDOW_CHARACTERS:
-                yield first_item, window
-                first_item += len(window)
-                window, characters = [], 0
-    except Exception as caught:
-        error = caught
-    if window:
-        yield first_item, window
     if error is not None:
         raise error
 

@@ -159,6 +159,11 @@ class Forward:
         self._works = False
         self._mask_as_is = self._takes_mask_as_is()
 
+    @property
+    def reentrant(self) -> bool:
+        """Whether several threads may call the model at a time, each with a batch."""
+        return self._reentrant
+
     def _default_batch_tokens(self) -> int:
         if self.device.device.type != "cpu":
             return BATCH_TOKENS

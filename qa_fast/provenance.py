@@ -22,6 +22,7 @@ def engine_settings(engine: Engine) -> dict[str, Any]:
         "device": engine.device.type,
         "batch_size": engine.batch_size,
         "max_batch_tokens": engine.max_batch_tokens,
+        "threads": engine.threads,
     }
 
 

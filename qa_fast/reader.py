@@ -172,7 +172,7 @@ class Reader:
             spans_per_chunk=answers_per_chunk,
         )
         candidates: list[ReaderAnswer] = []
-        readings = self.engine.read(((question, document) for document in documents), options)
+        readings = self.engine.read([(question, document) for document in documents], options)
         for number, reading in enumerate(readings):
             assert isinstance(reading, Reading)  # with errors="raise" there is nothing else
             candidates += [

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count, islice
@@ -18,6 +19,7 @@ import torch
 from transformers import BertConfig, BertModel, XLNetConfig, XLNetForQuestionAnswering
 
 from qa_fast import engine as engine_module
+from qa_fast import windows
 from qa_fast.answers import Reading
 from qa_fast.batches import plan_batches
 from qa_fast.chunks import ExampleError, make_chunks
@@ -102,12 +104,13 @@ def test_examples_are_read_a_window_at_a_time() -> None:
     engine = Engine(tiny_model(tokenizer), tokenizer)
     taken = []
 
-    def endless() -> Any:
-        for i in count():
-            taken.append(i)
-            yield f"Who is number {i}?", f"Number {i} is Ada."
+    class Endless:
+        def __iter__(self) -> Any:
+            for i in count():
+                taken.append(i)
+                yield f"Who is number {i}?", f"Number {i} is Ada."
 
-    answers = engine.read(endless(), Options())
+    answers = engine.read(Endless(), Options())
     assert not taken
     next(answers)
     # The next window is with the model by now, and the one after it is tokenized.
@@ -123,7 +126,13 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def worker_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("qa-fast")]
+    """The engine's threads. One that is at a pair ends with it: it has a minute for that."""
+    for _ in range(6000):
+        names = [t.name for t in threading.enumerate() if t.name.startswith("qa-fast")]
+        if set(names) != {"qa-fast-source"}:
+            return names
+        time.sleep(0.01)
+    return names
 
 
 @pytest.mark.parametrize("where", ["pairs", "tokenizer", "model"])
@@ -249,6 +258,16 @@ def test_read_ahead(depth: int) -> None:
         next(ahead)
 
 
+def test_nothing_is_read_ahead_where_the_next_must_be_waited_for() -> None:
+    ahead = engine_module.read_ahead(iter([0, 1, 2, None, 3, None, 4]), 2)
+    assert list(ahead) == [0, 1, 2, None, 3, None, 4]
+    taken = []
+    source = (taken.append(i) or i for i in [0, 1, None, 2, 3])
+    ahead = engine_module.read_ahead(source, 1)
+    assert [next(ahead) for _ in range(3)] == [0, 1, None]
+    assert taken == [0, 1, None]
+
+
 def test_progress_counts_questions(capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = tokenizer_of("wordpiece")
     engine = Engine(tiny_model(tokenizer), tokenizer)
@@ -288,9 +307,9 @@ def test_memory_does_not_grow_with_the_number_of_questions() -> None:
 
 
 def test_long_contexts_make_short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "WINDOW_CHARACTERS", 100)
-    windows = engine_module._windows([("Who?", "Ada. " * 10)] * 5, 4)
-    assert [(first, len(window)) for first, window in windows] == [(0, 2), (2, 2), (4, 1)]
+    monkeypatch.setattr(windows, "WINDOW_CHARACTERS", 100)
+    found = windows._fixed_windows([("Who?", "Ada. " * 10)] * 5, 4)
+    assert [(window.first_item, len(window.pairs)) for window in found] == [(0, 2), (2, 2), (4, 1)]
 
 
 def test_nothing_in_nothing_out() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,9 @@ import pytest
 
 from qa_fast import Example, evaluate, predict
 from qa_fast.comparison import read_scored_answers
+from qa_fast.files import fingerprint
 from qa_fast.results import write_results
+from qa_fast.shards import atomic
 
 from .sound_files import (
     OUTPUTS,
@@ -66,6 +69,47 @@ def whole(folder: Path) -> set[str]:
     """The files that stand there as if they were finished results."""
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     return names & {"a.jsonl", "a.parquet", "predictions.json", "rejects.jsonl", "r.html"}
+
+
+# --- what lasts ---------------------------------------------------------------------------------
+
+
+def test_a_file_gets_its_name_when_it_is_on_the_disk_and_then_that_lasts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, steps, real = tmp_path / "a.json", [], os.fsync
+
+    def fsync(handle: int) -> None:
+        found = os.fstat(handle)
+        kind = "folder" if os.path.samestat(found, tmp_path.stat()) else found.st_size
+        steps.append((kind, path.exists()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic(path) as temporary:
+        temporary.write_bytes(b"whole")
+    assert steps == [(len(b"whole"), False), ("folder", True)]
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_whatever_a_run_leaves_is_on_the_disk(
+    name: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, real = set(), os.fsync
+
+    def fsync(handle: int) -> None:
+        found = os.fstat(handle)
+        synced.add((found.st_ino, None if stat.S_ISDIR(found.st_mode) else found.st_size))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    predict(ROWS, tmp_path / name, model=model, part_rows=2)
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(left) > 1
+    for path in left:
+        found = path.stat()
+        assert (found.st_ino, found.st_size) in synced, path
+        assert (path.parent.stat().st_ino, None) in synced, path.parent
 
 
 # --- no permission ------------------------------------------------------------------------------
@@ -410,6 +454,21 @@ def test_nothing_in_it(tmp_path: Path) -> None:
     assert "holds no questions" in message
     with pytest.raises(ValueError, match="the list_iterator holds no questions"):
         predict(iter([]), tmp_path / "a.jsonl")
+
+
+def test_large_files_are_told_apart_by_their_ends_and_by_what_is_between(tmp_path: Path) -> None:
+    """Of a file over 64 MiB only samples are hashed."""
+    size = (64 << 20) + 5000
+    found = []
+    for place in (None, 0, size // 3, size - 1):
+        path = tmp_path / "q.jsonl"
+        with path.open("wb") as file:
+            file.truncate(size)
+            if place is not None:
+                file.seek(place)
+                file.write(b"x")
+        found.append(str(fingerprint(path)))
+    assert len(set(found)) == 4
 
 
 # --- data that changes meanwhile ----------------------------------------------------------------

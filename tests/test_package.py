@@ -141,7 +141,7 @@ def test_layers() -> None:
         ["reference", "torch_backend", "cpu_backend", "triton_backend"],
         ["spans"],
         ["options", "batches", "notes"],
-        ["chunks", "device"],
+        ["chunks", "device", "windows"],
         ["rows", "files"],
         ["sources"],
         ["datasets"],

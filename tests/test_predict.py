@@ -8,7 +8,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 import qa_fast
@@ -165,6 +166,62 @@ def test_the_manifest_says_how_it_was_made(data: Path, model: Path, tmp_path: Pa
     (session,) = manifest["sessions"]
     assert session["questions"] == 7
     assert set(session["stages"]) >= {"tokenize", "forward", "decode", "map"}
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of PyTorch's threads until the test's end."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_the_number_of_threads_changes_no_byte(
+    threads: Callable[[int], None], model: Path, tmp_path: Path
+) -> None:
+    """With fewer batches than threads, and in a run that is stopped and goes on with fewer."""
+    rows = [
+        {"id": f"q{i}", "question": "Who wrote it?", "context": f"Ada wrote note {i}."}
+        for i in range(30)
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = 0
+
+    def stop_in_the_second_part(count: int) -> None:
+        nonlocal done
+        done += count
+        if done == 15:
+            raise KeyboardInterrupt
+
+    arguments: dict[str, Any] = {"source": tmp_path / "q.jsonl", "model": model, "part_rows": 10}
+    for number in (1, 2, 3):
+        threads(number)
+        predict(output=tmp_path / str(number) / "a", **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        predict(output=tmp_path / "stopped" / "a", progress=stop_in_the_second_part, **arguments)
+    threads(1)
+    predict(output=tmp_path / "stopped" / "a", **arguments)
+    wanted = contents(tmp_path / "1")
+    assert len(wanted) == 3
+    for name in ("2", "3", "stopped"):
+        assert contents(tmp_path / name) == wanted
+
+
+def test_where_threads_change_bits_their_number_is_a_setting(
+    threads: Callable[[int], None], tmp_path: Path
+) -> None:
+    rows = [{"id": "q", "question": "Who?", "context": "It was Ada."}]
+    tokenizer = tokenizer_of("wordpiece")
+    threads(2)
+    run = predict(rows, tmp_path / "model", model=Engine(tiny_model(tokenizer), tokenizer))
+    assert run.manifest["settings"]["threads"] is None
+    (tmp_path / "q.jsonl").write_text(json.dumps(rows[0]))
+    arguments = {"source": tmp_path / "q.jsonl", "output": tmp_path / "callable"}
+    run = predict(**arguments, model=Engine(NearFree(), tokenizer))
+    assert run.manifest["settings"]["threads"] == 2
+    threads(1)
+    with pytest.raises(ValueError, match="other settings: threads was 2 and is now 1"):
+        predict(**arguments, model=Engine(NearFree(), tokenizer))
 
 
 # --- going on -----------------------------------------------------------------------------------
