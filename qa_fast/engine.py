@@ -148,7 +148,13 @@ class _Window(NamedTuple):
 class Engine:
     """A question answering model and its tokenizer, ready to answer streams of questions.
 
-    Several threads may read at a time.
+    Several threads may read at a time. Callables and compiled models, which may keep state, are then
+    called one after the other.
+
+    Texts of different lengths share a batch, filled up with padding, where that changes no logits. Of
+    most architectures of Transformers that is known; any other model is tried with a few rows when
+    lengths first differ, and where padding does change them, or the trial fails, only rows of equal
+    lengths share a batch.
 
     Args:
         model: a Transformers model for extractive question answering, or anything callable with
@@ -167,7 +173,8 @@ class Engine:
             more the narrower the model; 32,768 elsewhere. Where a batch does not fit into
             memory, it is split, and the number lowered.
         compile: run the model through `torch.compile`. Batches then have at most 8 shapes, filled up
-            with padding. The first batch of each shape takes long: it is for long streams.
+            with padding, unless the model reads padding. The first batch of each shape takes long: it is
+            for long streams.
 
     Attributes:
         model: the model.

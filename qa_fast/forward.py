@@ -266,9 +266,7 @@ class Forward:
                 alone = [self._trial(chunks, [row], len(row))[0] for row in rows]
                 together = self._trial(chunks, rows, width)
                 again = self._trial(chunks, rows[:1], len(rows[0]))[0]
-        except (
-            Exception
-        ) as error:  # of whatever kind: `run` meets it again, and says whose fault it is
+        except Exception as error:  # that of any model: `run` meets it again, and says whose it is
             clear_frames(error.__traceback__)
             if is_out_of_memory(error):
                 self.device.free_cache()
