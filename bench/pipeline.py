@@ -6,7 +6,8 @@ Every provider gets the same questions, contexts and weights. Its answers are co
 times are printed. Each is run several times, the median counts: of the time that passes, and of the time
 that the processor works, all cores added up, which other programs on the machine disturb less.
 
-- ours: `Engine.read`, in float32 and in the variants asked for
+- ours: `Engine.read`, in float32 and in the variants asked for; also from a generator, in turns with
+  the list
 - removed pipeline: transformers' ``pipeline("question-answering")`` in an interpreter that has
   transformers 5.2.0, the last release with it, at batch sizes 1, 8 and 32; the best one counts
 - loop: one question at a time with a matrix of all spans, as courses teach it. It neither widens
@@ -31,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import cycle, islice
 from pathlib import Path
@@ -174,17 +175,25 @@ def ours(engine: Engine, pairs: list[Pair], rounds: int) -> dict[str, Any]:
     list(engine.read(pairs[:512] if engine._forward.compiled else pairs[:32], Options()))
     engine.stats = Stats()
 
-    def run() -> list[Any]:
+    def run(data: Iterable[Pair] = pairs) -> list[Any]:
         engine._chunker = Chunker(engine.tokenizer)  # each round tokenizes anew
-        return [reading.answers[0] for reading in engine.read(pairs, Options())]
+        return [reading.answers[0] for reading in engine.read(data, Options())]
 
     answers, times = timed(run, rounds)
     stats = asdict(engine.stats)
+    stream_ratios = []
+    for _ in range(rounds):
+        found, stream = timed(lambda: run(iter(pairs)), 1)
+        _, at_rest = timed(run, 1)
+        if agreement(found, answers) < 1:
+            sys.exit("the answers to a stream differ from those to a list")
+        stream_ratios.append(stream[0][0] / at_rest[0][0])
     flops = model_flops(engine.model, stats["tokens"], stats["chunks"])
     return {
         "answers": answers,
         "seconds": times,
         "stages": {stage: stats[stage] / rounds for stage in STAGES},
+        "stream_ratio": statistics.median(stream_ratios),
         "chunks": stats["chunks"] // rounds,
         "padding": stats["padded_tokens"] / stats["tokens"] - 1,
         "flops_per_second": flops / sum(passed for passed, _ in times),
@@ -446,7 +455,8 @@ def report(
             )
             CONSOLE.print(
                 f"  {row['provider']}: microseconds per question by stage: {stages}; padding "
-                f"{row['padding']:.1%}; model FLOP utilization {row['utilization']:.1%}"
+                f"{row['padding']:.1%}; model FLOP utilization {row['utilization']:.1%}; a generator "
+                f"takes {row['stream_ratio']:.2f} times as long as a list"
             )
             if model == "large" and device.startswith("cuda"):
                 CONSOLE.print(
