@@ -140,7 +140,7 @@ def test_layers() -> None:
     order = [
         ["reference", "torch_backend", "cpu_backend", "triton_backend"],
         ["spans"],
-        ["options", "batches"],
+        ["options", "batches", "windows"],
         ["chunks", "device"],
         ["rows", "files"],
         ["sources"],
