@@ -30,8 +30,8 @@ def answers(
         doc_stride=options.doc_stride,
         max_question_len=options.max_question_len,
     )
-    takes = {*inspect.signature(model.forward).parameters}
-    if getattr(model.config, "type_vocab_size", 2) < 2:
+    takes = {*inspect.signature(getattr(model, "forward", model)).parameters}
+    if getattr(getattr(model, "config", None), "type_vocab_size", 2) < 2:
         takes.discard("token_type_ids")
     starts, ends = [], []
     for begin, length in zip(chunks.row_offset, chunks.length, strict=True):

@@ -71,7 +71,10 @@ def spelled_out(
             for p, at in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 if p > 0:
                     a, b = divmod(at, len(ids))
-                    place = encoded[i].token_to_chars(a)[0], encoded[i].token_to_chars(b)[1]
+                    low, high = encoded[i].token_to_chars(a)[0], encoded[i].token_to_chars(b)[1]
+                    given = text[low:high]  # RoBERTa's tokens have the white space beside them
+                    low += len(given) - len(given.lstrip())
+                    place = low, low + len(given.strip())
                     places[place] = max(p, places.get(place, 0.0))
         found += [(p, number, *place) for place, p in places.items()]
     found.sort(key=lambda answer: -answer[0])
