@@ -151,7 +151,7 @@ ERRORS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "empty": (["Ada.", " "], {}, "context 1 is empty"),
     "top_k": (["Ada."], {"top_k": 0}, "top_k must be an integer of at least 1; got 0"),
     "pool": (["Ada."], {"answers_per_chunk": 0}, "answers_per_chunk must be an integer of at leas"),
-    "factor": (["Ada."], {"calibration_factor": 0}, "calibration_factor must be above 0; got 0"),
+    "factor": (["Ada."], {"calibration_factor": 0}, "must be a number above 0; got 0"),
     "overlap": (["Ada."], {"overlap_threshold": 2}, "overlap_threshold must be from 0 to 1, or No"),
     "factor_none": (
         ["Ada."],
@@ -166,7 +166,7 @@ ERRORS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "factor_huge": (
         ["Ada."],
         {"calibration_factor": 10**400},
-        "calibration_factor must be above 0;",
+        "calibration_factor must be a number above 0;",
     ),
     "overlap_text": (["Ada."], {"overlap_threshold": "1"}, "overlap_threshold must be .*; got '1'"),
     "threshold": (["Ada."], {"score_threshold": "0.5"}, "score_threshold must be .*; got '0.5'"),
