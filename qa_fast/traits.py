@@ -29,6 +29,7 @@ Tests hold each of them against rows read alone. A model that is not of them is 
 
 # The kinds of attention that the tests run; any function can be registered under another name.
 _TESTED_ATTENTION = (None, "eager", "sdpa")
+_PLAIN_MODULES = ("torch.nn.modules.", "transformers.")
 _POSITION_TABLES = ("position_embeddings", "char_position_embeddings", "embed_positions", "wpe")
 
 
@@ -78,8 +79,8 @@ def _has_signature(model: Any) -> bool:
 def masks_padding(model: Any) -> bool:
     """Whether ``model`` is known to give a row the same logits with padding behind it.
 
-    What counts is where its class is from, not the name in its configuration: code that comes with a
-    checkpoint, and subclasses, may do anything.
+    What counts is where its class is from, and those of its parts, not the name in its configuration:
+    code that comes with a checkpoint, subclasses and quantized layers may do anything.
     """
     model = unwrapped(model)
     parts = type(model).__module__.split(".")
@@ -89,6 +90,8 @@ def masks_padding(model: Any) -> bool:
         and parts[2] in MASKS_PADDING
         and attention in _TESTED_ATTENTION
         and not is_block_sparse(model)
+        and all(type(module).__module__.startswith(_PLAIN_MODULES) for module in model.modules())
+        and all(type(weight) is torch.nn.Parameter for weight in model.parameters())
     )
 
 
@@ -161,7 +164,7 @@ def position_limit(model: Any) -> int | None:
 
 
 def _steady_positions(rotary: Any, config: Any) -> int | None:
-    """Positions up to which rotary embeddings always turn alike; None where they do, or for other modules."""
+    """Positions up to which ``rotary`` embeddings turn all rows alike; None for no such limit."""
     kinds = getattr(rotary, "rope_type", None)
     kinds = {*kinds.values()} if isinstance(kinds, dict) else {kinds}
     if "dynamic" in kinds:
