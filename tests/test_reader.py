@@ -13,6 +13,7 @@ from qa_fast import Reader
 from qa_fast.engine import Options
 from qa_fast.pipeline import pipeline
 
+from . import oracle
 from .tiny import tiny_model, tokenizer_of, xquad
 from .zoo import family_model, family_tokenizer
 
@@ -71,8 +72,10 @@ def spelled_out(
             for p, at in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 if p > 0:
                     a, b = divmod(at, len(ids))
-                    place = encoded[i].token_to_chars(a)[0], encoded[i].token_to_chars(b)[1]
-                    places[place] = max(p, places.get(place, 0.0))
+                    given = encoded[i].token_to_chars(a)[0], encoded[i].token_to_chars(b)[1]
+                    place = oracle.trimmed(text, *given)
+                    if place[0] < place[1]:
+                        places[place] = max(p, places.get(place, 0.0))
         found += [(p, number, *place) for place, p in places.items()]
     found.sort(key=lambda answer: -answer[0])
     kept: list[tuple[float, int | None, int, int]] = []
