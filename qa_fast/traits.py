@@ -30,7 +30,14 @@ Tests hold each of them against rows read alone. A model that is not of them is 
 # The kinds of attention that the tests run; any function can be registered under another name.
 _TESTED_ATTENTION = (None, "eager", "sdpa")
 _PLAIN_MODULES = ("torch.nn.modules.", "transformers.")
-_POSITION_TABLES = ("position_embeddings", "char_position_embeddings", "embed_positions", "wpe")
+_POSITION_TABLES = (
+    "position_embeddings",
+    "char_position_embeddings",
+    "embed_positions",
+    "wpe",
+    "positions_embed",
+    "pos_encoding",
+)
 
 
 def unwrapped(model: Any) -> Any:

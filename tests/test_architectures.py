@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES
 
 from qa_fast.engine import Engine, ModelError, Options
@@ -183,6 +183,19 @@ def check_limit(model: Any, tokenizer: Any, limit: int | None) -> None:
         ids[0, [3, 4, -1]] = tokenizer.sep_token_id
     with pytest.raises((IndexError, RuntimeError, ValueError)), torch.inference_mode():
         model(input_ids=ids)
+
+
+@pytest.mark.parametrize("architecture", ["ctrl", "openai-gpt"])
+def test_position_limit_of_backbones_without_a_class_of_their_own(architecture: str) -> None:
+    """They come with a head of the caller's; the table has a name, or is a tensor, of its own."""
+    sizes = {"n_positions": POSITIONS, "n_embd": 32, "n_layer": 1, "n_head": 4, "dff": 40}
+    model = AutoModel.from_config(
+        AutoConfig.for_model(architecture, vocab_size=600, **sizes)
+    ).eval()
+    assert position_limit(torch.nn.Sequential(model)) == POSITIONS
+    model(torch.ones(1, POSITIONS, dtype=torch.int64))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.ones(1, POSITIONS + 1, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(
