@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -146,11 +147,17 @@ def _one_thread_after_fork() -> None:
 
 def to_device(device: str | int | torch.device) -> torch.device:
     """A device by its name, or by a GPU's index (-1: the CPU), as in Transformers' pipelines."""
+    if isinstance(device, np.integer):
+        device = int(device)
+    if not isinstance(device, (str, int, torch.device)) or isinstance(device, bool):
+        raise ValueError(
+            f"device must be a name such as 'cuda:1', a number, or a torch.device; got {device!r}"
+        )
     if isinstance(device, int) and device < 0:
         device = "cpu"
     try:
         found = torch.empty(0, dtype=torch.uint8, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device {device!r} cannot be used: {reason}") from None
     if found.type == "meta":

@@ -154,6 +154,8 @@ class Forward:
         pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
         # One that was added to the tokenizer only, the model would not know; padding is masked.
         self._pad_id = next(pad for pad in pads if pad is not None and 0 <= pad < most)
+        # Whether rows of a batch change each other; None where that has not been tried yet.
+        self._rows_apart = True if self._sparse or self._padding_masked_to else None
         self._eval = _eval_mode(model)
         self._warned = False
         self._works = False
@@ -206,12 +208,13 @@ class Forward:
             plan_batches,
             chunks.length,
             self.max_batch_tokens,
-            batch_size,
             widths=bucket_widths(max_seq_len) if self.compiled else None,
         )
-        batches = cut(equal_lengths=self._equal_lengths)
+        batches = cut(batch_size, equal_lengths=self._equal_lengths)
         if not self._equal_lengths and not self._masks_padding(chunks, batches, max_seq_len):
-            batches = cut(equal_lengths=True)
+            batches = cut(batch_size, equal_lengths=True)
+        if any(len(batch.chunks) > 1 for batch in batches) and not self._keeps_rows_apart(chunks):
+            batches = cut(1, equal_lengths=True)
         row_offset = np.empty(len(chunks), np.int64)
         size = 0
         for batch in batches:
@@ -271,8 +274,7 @@ class Forward:
             if is_out_of_memory(error):
                 self.device.free_cache()
             return False
-        kinds = {together.dtype, *(p.dtype for p in _weights(self.model))}
-        noise = max(LEAK, *(4 * torch.finfo(kind).eps for kind in kinds))
+        noise = self._noise(together)
         if _difference(alone[0], again) > noise:
             raise ValueError(
                 f"{type(self.model).__name__} cannot be used: each time it reads the same tokens, it "
@@ -285,9 +287,39 @@ class Forward:
         )
         if masked:
             self._padding_masked_to = width
+            self._rows_apart = True
         else:
             self._equal_lengths = True
         return masked
+
+    def _keeps_rows_apart(self, chunks: Chunks) -> bool:
+        """Whether rows of one length leave each other alone in a batch, as far as a trial shows.
+
+        They do not where numbers are scaled by the greatest of the whole batch, as dynamic quantization
+        does.
+        """
+        if self._rows_apart is None:
+            row = _trial_rows(chunks)[0]
+            rows = [row, np.r_[row[-2::-1], row[-1:]]]
+            try:
+                with self._ready():
+                    alone = [self._trial(chunks, [row], len(row))[0] for row in rows]
+                    together = self._trial(chunks, rows, len(row))
+            except Exception as error:  # as in `_masks_padding`
+                clear_frames(error.__traceback__)
+                if is_out_of_memory(error):
+                    self.device.free_cache()
+                return True
+            noise = self._noise(together)
+            self._rows_apart = all(
+                _difference(a, b) <= noise for a, b in zip(alone, together, strict=True)
+            )
+        return self._rows_apart
+
+    def _noise(self, logits: Tensor) -> float:
+        """What another way to compute them may change in ``logits``; see `_difference`."""
+        kinds = {logits.dtype, *(p.dtype for p in _weights(self.model) if p.is_floating_point())}
+        return max(LEAK, *(4 * torch.finfo(kind).eps for kind in kinds))
 
     @torch.inference_mode()
     def _trial(self, chunks: Chunks, rows: list[npt.NDArray[np.int64]], width: int) -> Tensor:
@@ -482,15 +514,17 @@ class _EvalMode:
 
     def __init__(self) -> None:
         self._users = 0
-        self._was_training = False
+        self._before: list[tuple[torch.nn.Module, bool]] = []
         self._lock = Lock()
 
     @contextmanager
     def of(self, model: Any) -> Iterator[None]:
         with self._lock:
-            if not self._users:
-                self._was_training = bool(getattr(model, "training", False))
-                if self._was_training:
+            if not self._users and isinstance(model, torch.nn.Module):
+                modes = [(module, module.training) for module in model.modules()]
+                # Parts of a model have modes of their own: a frozen part, a wrapper's inside.
+                if any(training for _, training in modes):
+                    self._before = modes
                     model.eval()
             self._users += 1
         try:
@@ -498,8 +532,11 @@ class _EvalMode:
         finally:
             with self._lock:
                 self._users -= 1
-                if not self._users and self._was_training:
-                    model.train()
+                if not self._users:
+                    for module, training in self._before:  # from the outside in
+                        if module.training != training:
+                            module.train(training)
+                    self._before = []
 
 
 # One for all engines of a model: the first that is done must not switch dropout on for the others.

@@ -82,6 +82,9 @@ def read_inputs(
                 f"the {type(given).__name__} has no column {' and no '.join(missing)}; it has "
                 f"{', '.join(map(repr, columns))}"
             )
+        for name in ("question", "context"):
+            if (count := columns.count(name)) > 1:
+                raise ValueError(f"the {type(given).__name__} has {count} columns named {name!r}")
         return _paired(given["question"], given["context"])
     if isinstance(given, Mapping) and {"question", "context"} <= given.keys():
         return _paired(given["question"], given["context"])
@@ -231,14 +234,12 @@ def _zipped(question: Any, context: Any, lone: bool) -> Inputs:
 def _pair(item: Any, number: int) -> Pair:
     """The pair in a dict or an object like Transformers' SquadExample."""
     if isinstance(item, Mapping):
-        pair = item.get("question"), item.get("context")
-        missing = [
-            name for name, text in zip(("question", "context"), pair, strict=True) if text is None
-        ]
+        missing = [name for name in ("question", "context") if name not in item]
         if missing:
             raise ValueError(
                 f"input {number} has no {' and no '.join(missing)}; it has {list(item)[:20]}"
             )
+        pair = item["question"], item["context"]
     elif hasattr(item, "question_text") and hasattr(item, "context_text"):
         pair = item.question_text, item.context_text
     else:

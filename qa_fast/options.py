@@ -60,7 +60,7 @@ class Options:
                 check_count(name, getattr(self, name), least)
         for name in ("handle_impossible_answer", "align_to_words"):
             object.__setattr__(self, name, check_flag(name, getattr(self, name)))
-        if self.scoring not in get_args(Scoring):
+        if not isinstance(self.scoring, str) or self.scoring not in get_args(Scoring):
             names = ", ".join(map(repr, get_args(Scoring)))
             raise ValueError(f"scoring must be one of {names}; got {self.scoring!r}")
         if self.spans_per_chunk is not None and self.scoring != "logit":

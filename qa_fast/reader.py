@@ -143,7 +143,9 @@ class Reader:
         check_count("answers_per_chunk", answers_per_chunk)
         no_answer = check_flag("no_answer", no_answer)
         if not (is_number(calibration_factor) and 0 < calibration_factor <= float_info.max):
-            raise ValueError(f"calibration_factor must be above 0; got {calibration_factor!r}")
+            raise ValueError(
+                f"calibration_factor must be a number above 0; got {calibration_factor!r}"
+            )
         if overlap_threshold is not None and not (
             is_number(overlap_threshold) and 0 <= overlap_threshold <= 1
         ):

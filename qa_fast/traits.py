@@ -29,7 +29,15 @@ Tests hold each of them against rows read alone. A model that is not of them is 
 
 # The kinds of attention that the tests run; any function can be registered under another name.
 _TESTED_ATTENTION = (None, "eager", "sdpa")
-_POSITION_TABLES = ("position_embeddings", "char_position_embeddings", "embed_positions", "wpe")
+_PLAIN_MODULES = ("torch.nn.modules.", "transformers.")
+_POSITION_TABLES = (
+    "position_embeddings",
+    "char_position_embeddings",
+    "embed_positions",
+    "wpe",
+    "positions_embed",
+    "pos_encoding",
+)
 
 
 def unwrapped(model: Any) -> Any:
@@ -78,8 +86,8 @@ def _has_signature(model: Any) -> bool:
 def masks_padding(model: Any) -> bool:
     """Whether ``model`` is known to give a row the same logits with padding behind it.
 
-    What counts is where its class is from, not the name in its configuration: code that comes with a
-    checkpoint, and subclasses, may do anything.
+    What counts is where its class is from, and those of its parts, not the name in its configuration:
+    code that comes with a checkpoint, subclasses and quantized layers may do anything.
     """
     model = unwrapped(model)
     parts = type(model).__module__.split(".")
@@ -89,6 +97,8 @@ def masks_padding(model: Any) -> bool:
         and parts[2] in MASKS_PADDING
         and attention in _TESTED_ATTENTION
         and not is_block_sparse(model)
+        and all(type(module).__module__.startswith(_PLAIN_MODULES) for module in model.modules())
+        and all(type(weight) is torch.nn.Parameter for weight in model.parameters())
     )
 
 
@@ -138,13 +148,15 @@ def position_limit(model: Any) -> int | None:
     Learned and sinusoidal position embeddings are looked up in a table. Tables of RoBERTa and its
     kin begin after the padding index, BART's after an offset of its own, and Nyströmformer's where its
     ``position_ids`` begin; these may also end before the table. Models with relative or rotary
-    positions have no table, and no hard limit.
+    positions have no table, and no hard limit; but beyond what they were trained with some turn by
+    frequencies that hang on the longest row of the batch, and on rows read before.
     """
     if not isinstance(model, torch.nn.Module):
         return None
     config = _config(model)
     limits = []
     for module in model.modules():
+        limits.append(_steady_positions(module, config))
         # A table may be a module, a buffer or, as GPT-J's in some releases, a plain tensor.
         parts = (
             vars(module) | dict(module.named_buffers(recurse=False)) | dict(module.named_children())
@@ -153,9 +165,25 @@ def position_limit(model: Any) -> int | None:
             table = parts.get(name)
             if table is not None:
                 limits.append(_positions(table, parts, config))
-    if not limits:  # MPT has slopes instead, for that many tokens
+    if not any(limits):  # MPT has slopes instead, for that many tokens
         limits.append(getattr(config, "max_seq_len", None))
     return min((limit for limit in limits if isinstance(limit, int)), default=None)
+
+
+def _steady_positions(rotary: Any, config: Any) -> int | None:
+    """Positions up to which ``rotary`` embeddings turn all rows alike; None for no such limit."""
+    kinds = getattr(rotary, "rope_type", None)
+    kinds = {*kinds.values()} if isinstance(kinds, dict) else {kinds}
+    if "dynamic" in kinds:
+        return getattr(rotary, "original_max_seq_len", None)
+    if "longrope" not in kinds:
+        return None
+    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    name = "original_max_position_embeddings"
+    by_layer = (layer for layer in given.values() if isinstance(layer, dict))
+    found = [place[name] for place in (given, *by_layer) if isinstance(place.get(name), int)]
+    found += [n for n in (getattr(config, name, None),) if isinstance(n, int)]
+    return min(found, default=getattr(config, "max_position_embeddings", None))
 
 
 def _positions(table: Any, parts: dict[str, Any], config: Any) -> int | None:

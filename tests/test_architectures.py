@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import inspect
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES
 
 from qa_fast.engine import Engine, ModelError, Options
@@ -181,6 +183,55 @@ def check_limit(model: Any, tokenizer: Any, limit: int | None) -> None:
         ids[0, [3, 4, -1]] = tokenizer.sep_token_id
     with pytest.raises((IndexError, RuntimeError, ValueError)), torch.inference_mode():
         model(input_ids=ids)
+
+
+@pytest.mark.parametrize("architecture", ["ctrl", "openai-gpt"])
+def test_position_limit_of_backbones_without_a_class_of_their_own(architecture: str) -> None:
+    """They come with a head of the caller's; the table has a name, or is a tensor, of its own."""
+    sizes = {"n_positions": POSITIONS, "n_embd": 32, "n_layer": 1, "n_head": 4, "dff": 40}
+    model = AutoModel.from_config(
+        AutoConfig.for_model(architecture, vocab_size=600, **sizes)
+    ).eval()
+    assert position_limit(torch.nn.Sequential(model)) == POSITIONS
+    model(torch.ones(1, POSITIONS, dtype=torch.int64))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.ones(1, POSITIONS + 1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    "rotary",
+    [
+        {"rope_type": "dynamic", "factor": 2.0},
+        {
+            "rope_type": "longrope",
+            "factor": 4.0,
+            "original_max_position_embeddings": 48,
+            "short_factor": [1.0] * 4,
+            "long_factor": [4.0] * 4,
+        },
+    ],
+    ids=lambda rotary: rotary["rope_type"],
+)
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_rotary_positions_that_hang_on_the_batch_are_a_limit(
+    architecture: str, rotary: dict[str, Any]
+) -> None:
+    """Beyond it a row would be read by frequencies of its neighbours, and of rows read before."""
+    positions = 48 if rotary["rope_type"] == "dynamic" else 4 * 48
+    config = AutoConfig.for_model(architecture)
+    name = "rope_parameters" if hasattr(config, "rope_parameters") else "rope_scaling"
+    if name == "rope_parameters":
+        rotary = {"rope_theta": 10000.0, **rotary}
+    model = tiny(
+        architecture, common_tokenizer(), **{name: rotary, "max_position_embeddings": positions}
+    )
+    assert position_limit(model) == 48
+    engine = Engine(deepcopy(model), common_tokenizer())
+    with pytest.raises(ValueError, match="max_seq_len must be at most 48"):
+        list(engine.read(pairs(), replace(OPTIONS, max_seq_len=49)))
+    options = replace(OPTIONS, max_seq_len=48)
+    scores = [oracle.answers(model, common_tokenizer(), *pair, options) for pair in pairs()]
+    check(engine.read(pairs(), options), scores)
 
 
 @pytest.mark.parametrize("name", REFUSED)

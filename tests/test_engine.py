@@ -552,6 +552,7 @@ BAD_OPTIONS = [
     ({"doc_stride": -1}, "doc_stride must be an integer of at least 0; got -1"),
     ({"max_question_len": 0}, "max_question_len must be"),
     ({"align_to_words": "yes"}, "align_to_words must be True or False; got 'yes'"),
+    ({"scoring": np.array(["logit"])}, r"scoring must be one of .*; got array\("),
     ({"scoring": "best"}, "scoring must be one of 'probability', 'shared', 'logit'; got 'best'"),
 ]
 
@@ -569,6 +570,9 @@ BAD_ENGINES = [
     ({"dtype": torch.int8}, r"dtype must be .*got torch\.int8"),
     ({"device": "gpu"}, "device 'gpu' cannot be used: "),
     ({"device": 99}, "device 99 cannot be used: "),
+    ({"device": 10**30}, "device 1000000000000000000000000000000 cannot be used: "),
+    ({"device": b"cpu"}, "device must be a name such as 'cuda:1', a number, .*; got b'cpu'"),
+    ({"device": True}, "device must be a name .*; got True"),
 ]
 
 

@@ -389,3 +389,59 @@ def test_a_model_that_keeps_state_is_called_one_at_a_time() -> None:
         readings = threads.map(lambda _: answers_of(engine, examples(), options), range(4))
         for found in readings:
             same(found, expected)
+
+
+class Centred(torch.nn.Module):
+    """A model whose logits hang on all rows of a batch."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+        start, end = self.model(input_ids, attention_mask, token_type_ids).to_tuple()
+        return start - start.abs().max(), end * end.abs().max()
+
+
+class Rounded(torch.nn.Linear):
+    """A layer that rounds by the greatest number of the whole batch, as dynamic quantization does."""
+
+    def forward(self, input: Any) -> Any:
+        scale = input.abs().max() / 127
+        return super().forward((input / scale).round() * scale)
+
+
+@pytest.mark.parametrize("kind", ["centred", "rounded"])
+@pytest.mark.parametrize("lengths", ["equal", "different"])
+def test_rows_that_change_each_other_are_read_one_by_one(kind: str, lengths: str) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model: Any = tiny_model(tokenizer)
+    if kind == "centred":
+        model = Centred(model).eval()
+    else:
+        for layer in model.modules():
+            if type(layer) is torch.nn.Linear:
+                layer.__class__ = Rounded
+        assert not masks_padding(model)
+    names = ["Ada", "London", "Rome", "Marie"]
+    data = [("Who?", f"It was {name}." * (1 + i)) for i, name in enumerate(names)]
+    if lengths == "equal":
+        data = [("Who?", "It was 1."), ("Who?", "It was 2."), ("Who?", "It was 3.")]
+    alone = [answers_of(Engine(model, tokenizer), [pair], OPTIONS)[0] for pair in data]
+    engine = Engine(model, tokenizer)
+    for order in (data, data[::-1]):
+        found = answers_of(engine, order, OPTIONS)
+        same(found, alone if order is data else alone[::-1])
+
+
+def test_parts_of_a_model_have_their_modes_back() -> None:
+    """A frozen part stays without dropout, and one with dropout is read without."""
+    tokenizer = tokenizer_of("wordpiece")
+    model = tiny_model(tokenizer)
+    expected = answers_of(Engine(model, tokenizer), examples(), OPTIONS)
+    for training in ("qa_outputs", "bert"):
+        model.train(training == "qa_outputs")
+        model.bert.train(training == "bert")
+        modes = {name: part.training for name, part in model.named_modules()}
+        same(answers_of(Engine(model, tokenizer), examples(), OPTIONS), expected)
+        assert {name: part.training for name, part in model.named_modules()} == modes

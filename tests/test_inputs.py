@@ -164,6 +164,17 @@ def test_a_table_without_the_columns_is_told_which(library: str) -> None:
         read_inputs((table,))
 
 
+@pytest.mark.parametrize("library", ["pandas", "pyarrow"])
+def test_a_table_with_two_columns_of_one_name_is_refused(library: str) -> None:
+    rows, names = [["Where?", "In Rome.", "When?"]], ["question", "context", "question"]
+    if library == "pandas":
+        table = pandas().DataFrame(rows, columns=names)
+    else:
+        table = pyarrow().table([[text] for text in rows[0]], names=names)
+    with pytest.raises(ValueError, match=r"(Table|DataFrame) has 2 columns named 'question'"):
+        read_inputs((table,))
+
+
 def test_a_missing_value_in_a_table_is_named() -> None:
     table = pandas().DataFrame({"question": TEXTS, "context": ["In Rome.", None]})
     with pytest.raises(ValueError, match=r"context 1 must be a string; got .*, a missing value"):

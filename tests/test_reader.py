@@ -13,6 +13,7 @@ from qa_fast import Reader
 from qa_fast.engine import Options
 from qa_fast.pipeline import pipeline
 
+from . import oracle
 from .tiny import tiny_model, tokenizer_of, xquad
 from .zoo import family_model, family_tokenizer
 
@@ -71,11 +72,10 @@ def spelled_out(
             for p, at in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 if p > 0:
                     a, b = divmod(at, len(ids))
-                    low, high = encoded[i].token_to_chars(a)[0], encoded[i].token_to_chars(b)[1]
-                    given = text[low:high]  # RoBERTa's tokens have the white space beside them
-                    low += len(given) - len(given.lstrip())
-                    place = low, low + len(given.strip())
-                    places[place] = max(p, places.get(place, 0.0))
+                    given = encoded[i].token_to_chars(a)[0], encoded[i].token_to_chars(b)[1]
+                    place = oracle.trimmed(text, *given)
+                    if place[0] < place[1]:
+                        places[place] = max(p, places.get(place, 0.0))
         found += [(p, number, *place) for place, p in places.items()]
     found.sort(key=lambda answer: -answer[0])
     kept: list[tuple[float, int | None, int, int]] = []
@@ -154,7 +154,7 @@ ERRORS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "empty": (["Ada.", " "], {}, "context 1 is empty"),
     "top_k": (["Ada."], {"top_k": 0}, "top_k must be an integer of at least 1; got 0"),
     "pool": (["Ada."], {"answers_per_chunk": 0}, "answers_per_chunk must be an integer of at leas"),
-    "factor": (["Ada."], {"calibration_factor": 0}, "calibration_factor must be above 0; got 0"),
+    "factor": (["Ada."], {"calibration_factor": 0}, "must be a number above 0; got 0"),
     "overlap": (["Ada."], {"overlap_threshold": 2}, "overlap_threshold must be from 0 to 1, or No"),
     "factor_none": (
         ["Ada."],
@@ -169,7 +169,7 @@ ERRORS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "factor_huge": (
         ["Ada."],
         {"calibration_factor": 10**400},
-        "calibration_factor must be above 0;",
+        "calibration_factor must be a number above 0;",
     ),
     "overlap_text": (["Ada."], {"overlap_threshold": "1"}, "overlap_threshold must be .*; got '1'"),
     "threshold": (["Ada."], {"score_threshold": "0.5"}, "score_threshold must be .*; got '0.5'"),
