@@ -165,8 +165,9 @@ def _address(name: str, buffer: Tensor | None, dtype: torch.dtype, elements: int
         and buffer.is_contiguous()
     ):
         address = buffer.data_ptr()
-        # Some tensors of zeros have no memory.
-        if not address % dtype.itemsize and (address or not elements):
+        # Tensors of zeros, and those that only hold others, may have no memory: nothing but an offset.
+        in_memory = address != buffer.storage_offset() * dtype.itemsize
+        if not address % dtype.itemsize and (in_memory or not elements):
             return address
     raise ValueError(
         f"{name} must be {elements} elements of {dtype} in the memory of the CPU, contiguous and "

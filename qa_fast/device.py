@@ -101,6 +101,7 @@ class Device:
         def run(calls: Sequence[Callable[[], _T]], /, *, share: bool = True) -> list[_T]:
             if share and len(calls) < threads:
                 return one_by_one(calls)
+            set_by_caller = torch.get_num_threads()  # may be another between two results
             futures = [executor.submit(call) for call in calls]
             try:
                 return [future.result() for future in futures]
@@ -109,7 +110,7 @@ class Device:
                     future.cancel()
                 wait(futures)
                 # The number is a thread's own, but each setting is also the default of later threads.
-                torch.set_num_threads(threads)
+                torch.set_num_threads(set_by_caller)
 
         with ThreadPoolExecutor(
             threads, "qa-fast-forward", torch.set_num_threads, (1,)

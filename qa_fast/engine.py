@@ -13,8 +13,9 @@ only wait per window.
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
@@ -39,7 +40,7 @@ from .options import check_count
 from .spans import Spans, decode_spans
 from .traits import check_model, position_limit, vocabulary_size
 from .windows import Pair as Pair
-from .windows import Window, submit_windows
+from .windows import Window, length_of, submit_windows
 
 ErrorHandling = Literal["raise", "return"]
 
@@ -391,6 +392,7 @@ class Engine:
         strict: bool,
         share: bool,
     ) -> Iterator[Reading | ExampleError]:
+        process = os.getpid()
         size = WINDOW_QUESTIONS * (1 if self.device.type == "cpu" else OFF_CPU_FACTOR)
         # One thread for the texts of the next window, one for the answers of the last.
         with (
@@ -413,6 +415,11 @@ class Engine:
                     if strict and isinstance(result, ExampleError):
                         raise result
                     yield result
+                    if os.getpid() != process:
+                        raise RuntimeError(
+                            "results that were begun before a fork cannot go on in the new process, "
+                            "as the threads that make them are not there: begin anew in it"
+                        )
 
     def _max_seq_len(self, options: Options) -> int:
         limit = self.position_limit
@@ -616,8 +623,7 @@ def read_ahead(items: Iterator[_T | None], depth: int) -> Iterator[_T | None]:
 def _with_progress(results: Iterator[_T], pairs: Iterable[Pair]) -> Iterator[_T]:
     from tqdm.auto import tqdm
 
-    total = len(pairs) if isinstance(pairs, Sized) else None
-    with tqdm(total=total, unit="question") as bar:
+    with tqdm(total=length_of(pairs), unit="question") as bar:
         for result in results:
             bar.update()
             yield result

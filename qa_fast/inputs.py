@@ -17,6 +17,7 @@ import torch
 
 from .chunks import ExampleError, text_problem
 from .engine import Pair
+from .windows import length_of
 
 
 class Inputs(NamedTuple):
@@ -72,7 +73,7 @@ def read_inputs(
     given: Any = positional[0] if len(positional) == 1 else list(positional)
     if _is_streamed(given):
         pairs = (_pair(item, i) for i, item in enumerate(_iterate(given)))
-        return Inputs(pairs, length=len(given) if hasattr(given, "__len__") else None)
+        return Inputs(pairs, length=length_of(given))
     if _is_plain(given) and len(given) == 1 and _holds_several(given[0]):
         return _paired(given[0]["question"], given[0]["context"])._replace(lone=False)
     if (columns := _columns(given)) is not None:

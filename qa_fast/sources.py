@@ -25,6 +25,7 @@ from .files import (
     row_group,
 )
 from .rows import Columns, Row, check_columns, row_of, shown
+from .windows import length_of
 
 
 class Source(Protocol):
@@ -254,7 +255,7 @@ class RowsSource:
 
     def count(self) -> int | None:
         """See `Source`."""
-        return len(self._data) if hasattr(self._data, "__len__") else None
+        return length_of(self._data)
 
     def fingerprint(self) -> object:
         """See `Source`."""

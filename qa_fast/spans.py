@@ -187,7 +187,8 @@ def decode_spans(
         longest,
         most_chunks,
     )
-    if type(start_logits) is Tensor and device.type == "cpu" and not torch.compiler.is_compiling():
+    plain = type(start_logits) is type(end_logits) is Tensor
+    if plain and device.type == "cpu" and not torch.compiler.is_compiling():
         # The operator's own Python costs as much as decoding 20 chunks.
         return Spans(*_decode_on_cpu(*arguments))
     return Spans(*_decode_spans(*arguments))

@@ -78,6 +78,17 @@ def submit_windows(
             del error  # whose traceback would hold it
 
 
+def length_of(data: Any) -> int | None:
+    """How many items there are; None where ``data`` does not tell.
+
+    Iterators of torch's DataLoader have a ``__len__`` that raises a TypeError over data without one.
+    """
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError):
+        return None
+
+
 def _fixed_windows(pairs: Iterable[Pair], size: int) -> Iterator[Window]:
     """At most ``size`` consecutive pairs, fewer of long texts."""
     window: list[Pair] = []
@@ -191,6 +202,9 @@ class _Stream:
         if self._closed:
             return
         atexit.unregister(self.close)
+        if not self._thread.is_alive():  # it may have held the lock when this process was forked
+            self._closed = True
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()

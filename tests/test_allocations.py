@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 import qa_fast
 from qa_fast import cpu_backend, spans
@@ -136,6 +137,29 @@ def misaligned(x: torch.Tensor) -> torch.Tensor:
     return moved.copy_(x)
 
 
+class Wrapper(torch.Tensor):
+    """A tensor without memory of its own around another, as those that are spread over devices."""
+
+    inner: torch.Tensor
+
+    def __new__(cls, inner: torch.Tensor) -> Wrapper:
+        made = torch.Tensor._make_wrapper_subclass(
+            cls, inner.shape, inner.stride(), inner.storage_offset(), dtype=inner.dtype
+        )
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, function: Any, _: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
+        arguments, named = (
+            tree_map(lambda x: x.inner if isinstance(x, cls) else x, given)
+            for given in (arguments, named or {})
+        )
+        return function(*arguments, **named)
+
+
 BUFFERS = [
     "end_logits", "context_mask", "row_offset", "context", "question_id", "context_offset",
     "null_position",
@@ -147,6 +171,8 @@ CHANGES = {
     "too-many": lambda x: torch.cat([x, x]),
     "device": lambda x: x.to("meta"),
     "no-memory": lambda x: torch._efficientzerotensor(x.shape, dtype=x.dtype, device="cpu"),
+    "wrapper": lambda x: Wrapper(x),
+    "wrapper-of-a-slice": lambda x: Wrapper(torch.cat([x, x])[len(x) :]),
 }
 
 
@@ -175,8 +201,9 @@ def test_logits_that_lie_in_memory_in_unusual_ways() -> None:
     want = spans.decode_spans(start, end)
     negative = torch.complex(start, -start).conj().imag
     assert negative.is_neg()
-    for unusual in (misaligned(start), negative, torch.nn.Parameter(start)):
+    for unusual in (misaligned(start), negative, torch.nn.Parameter(start), Wrapper(start)):
         assert_identical(want, spans.decode_spans(unusual, end))
+    assert_identical(want, spans.decode_spans(start, Wrapper(end)))
 
 
 # ---- all spans that there are -------------------------------------------------------------------------

@@ -227,6 +227,18 @@ def test_calls_on_a_cpu_have_a_thread_each() -> None:
         torch.set_num_threads(threads)
 
 
+def test_threads_that_a_caller_sets_between_calls_stay_set() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        with Device(torch.device("cpu")).workers() as run:
+            torch.set_num_threads(3)
+            run([torch.get_num_threads] * 9)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_the_first_error_of_several_calls_is_raised() -> None:
     def fail() -> None:
         raise KeyError("batch")

@@ -282,6 +282,13 @@ def test_data_sets_of_torch_are_streamed(qa: QuestionAnsweringPipeline) -> None:
         assert places(results) == ["London", "Warsaw"]
 
 
+def test_iterators_of_a_loader_of_torch_are_streamed(qa: QuestionAnsweringPipeline) -> None:
+    """They have a length, which is an error over data that have none."""
+    for data in (TorchData(DICTS), TorchStream()):
+        loader = torch.utils.data.DataLoader(data, batch_size=None)
+        assert places(qa(iter(loader))) == ["London", "Warsaw"]
+
+
 def test_data_sets_of_the_datasets_library_are_streamed(qa: QuestionAnsweringPipeline) -> None:
     for name, data in data_sets().items():
         results = qa(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import subprocess
@@ -254,7 +255,50 @@ def test_ctrl_c_while_the_source_blocks(engine: Engine) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
         release.set()
+    # An interrupt may come while a thread is started: it ends, but nobody knows of it to wait for it.
+    for thread in threading.enumerate():
+        if thread.name.startswith("qa-fast"):
+            thread.join(PATIENCE)
     assert not worker_threads()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize("end", ["next(results)", "results.close()"])
+def test_a_stream_from_before_a_fork(end: str, tmp_path: Path) -> None:
+    """In the new process none of its threads is there, for which it would wait for ever."""
+    save_tiny_model(tmp_path)
+    code = FORKED.replace("END", end)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = "RuntimeError results that were begun before a fork" if "next" in end else "closed"
+    assert done.stdout.startswith(said)
+
+
+FORKED = """
+import os, signal, sys
+import qa_fast
+
+row = {"question": "Who?", "context": "Ada wrote it."}
+results = qa_fast.pipeline(sys.argv[1], device="cpu")(row for _ in range(99))
+next(results), next(results)
+child = os.fork()
+if not child:
+    signal.alarm(30)  # ends it, should it hang
+    try:
+        END
+        print("closed", flush=True)
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert len(list(results)) == 97
+"""
 
 
 @pytest.mark.slow
