@@ -272,12 +272,12 @@ def calls_of(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...
     return shapes
 
 
-class Averaging(BertForQuestionAnswering):
-    """A subclass, as code of a checkpoint's own may be: it adds the mean over all tokens to each."""
+class Summing(BertForQuestionAnswering):
+    """A subclass, as code of a checkpoint's own may be: it adds the sum over all tokens to each."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         output = super().forward(*args, **kwargs)
-        output.start_logits = output.start_logits + output.start_logits.mean(1, keepdim=True)
+        output.start_logits = output.start_logits + output.start_logits.sum(1, keepdim=True)
         return output
 
 
@@ -305,7 +305,7 @@ def test_known_models_share_batches_and_are_not_tried(
 
 def test_a_model_that_reads_padding_is_found_out_whatever_its_configuration_says() -> None:
     tokenizer = tokenizer_of("wordpiece")
-    model = Averaging(tiny_model(tokenizer).config).eval()
+    model = Summing(tiny_model(tokenizer).config).eval()
     expected = [
         answers_of(Engine(model, tokenizer, batch_size=1), [pair], OPTIONS)[0]
         for pair in examples()
@@ -327,7 +327,7 @@ def test_a_model_that_reads_padding_gets_none_when_compiled(
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     tokenizer = tokenizer_of("wordpiece")
-    model = Averaging(tiny_model(tokenizer).config).eval()
+    model = Summing(tiny_model(tokenizer).config).eval()
     expected = answers_of(Engine(model, tokenizer), examples(), OPTIONS)
     engine = Engine(model, tokenizer, compile=True)
     same(answers_of(engine, examples(), OPTIONS), expected)
@@ -342,7 +342,7 @@ def test_rounding_is_not_taken_for_padding_that_is_read(
     tokenizer = tokenizer_of("wordpiece")
     config = tiny_model(tokenizer).config
     config.initializer_range = 0.1
-    kind = Averaging if reads_padding else BertForQuestionAnswering
+    kind = Summing if reads_padding else BertForQuestionAnswering
     torch.manual_seed(0)
     engine = Engine(Counting(kind(config).eval().to(dtype)), tokenizer)
     assert len(answers_of(engine, examples(), OPTIONS)) == len(examples())
