@@ -121,6 +121,7 @@ class Forward:
     Attributes:
         device: the device layer.
         max_batch_tokens: as given, or less after the device ran out of memory.
+        reentrant: whether several threads may call the model at a time, each with a batch.
     """
 
     def __init__(
@@ -144,8 +145,8 @@ class Forward:
         self._accepted = accepted_arguments(model, tokenizer)
         config = getattr(unwrapped(model), "config", None)
         self._sparse = is_block_sparse(model)
-        self._reentrant = not compile and not keeps_state(model)
-        self._turn: AbstractContextManager[Any] = nullcontext() if self._reentrant else Lock()
+        self.reentrant = not compile and not keeps_state(model)
+        self._turn: AbstractContextManager[Any] = nullcontext() if self.reentrant else Lock()
         self._equal_lengths = self._sparse
         # Tokens in the widest rows in which padding is known to change nothing.
         self._padding_masked_to = float("inf") if masks_padding(model) else 0
@@ -160,11 +161,6 @@ class Forward:
         self._warned = False
         self._works = False
         self._mask_as_is = self._takes_mask_as_is()
-
-    @property
-    def reentrant(self) -> bool:
-        """Whether several threads may call the model at a time, each with a batch."""
-        return self._reentrant
 
     def _default_batch_tokens(self) -> int:
         if self.device.device.type != "cpu":
@@ -264,25 +260,19 @@ class Forward:
             return True
         width = min(max_seq_len, 1 << (width - 1).bit_length())
         rows = _trial_rows(chunks)
-        try:
-            with self._ready():
-                alone = [self._trial(chunks, [row], len(row))[0] for row in rows]
-                together = self._trial(chunks, rows, width)
-                again = self._trial(chunks, rows[:1], len(rows[0]))[0]
-        except Exception as error:  # that of any model: `run` meets it again, and says whose it is
-            clear_frames(error.__traceback__)
-            if is_out_of_memory(error):
-                self.device.free_cache()
+        found = self._trials(chunks, *([row] for row in rows), rows, rows[:1], width=width)
+        if found is None:
             return False
+        *alone, together, again = found
         noise = self._noise(together)
-        if _difference(alone[0], again) > noise:
+        if _difference(alone[0][0], again[0]) > noise:
             raise ValueError(
                 f"{type(self.model).__name__} cannot be used: each time it reads the same tokens, it "
                 "gives other logits, so the same question would get different answers; is there "
                 "dropout in it, or hashing by random numbers?"
             )
         masked = all(
-            _difference(row, padded_row[: len(row)]) <= noise
+            _difference(row[0], padded_row[: row.shape[1]]) <= noise
             for row, padded_row in zip(alone, together, strict=True)
         )
         if masked:
@@ -301,25 +291,39 @@ class Forward:
         if self._rows_apart is None:
             row = _trial_rows(chunks)[0]
             rows = [row, np.r_[row[-2::-1], row[-1:]]]
-            try:
-                with self._ready():
-                    alone = [self._trial(chunks, [row], len(row))[0] for row in rows]
-                    together = self._trial(chunks, rows, len(row))
-            except Exception as error:  # as in `_masks_padding`
-                clear_frames(error.__traceback__)
-                if is_out_of_memory(error):
-                    self.device.free_cache()
+            found = self._trials(chunks, *([row] for row in rows), rows, width=len(row))
+            if found is None:
                 return True
+            *alone, together = found
             noise = self._noise(together)
             self._rows_apart = all(
-                _difference(a, b) <= noise for a, b in zip(alone, together, strict=True)
+                _difference(a[0], b) <= noise for a, b in zip(alone, together, strict=True)
             )
         return self._rows_apart
 
     def _noise(self, logits: Tensor) -> float:
         """What another way to compute them may change in ``logits``; see `_difference`."""
-        kinds = {logits.dtype, *(p.dtype for p in _weights(self.model) if p.is_floating_point())}
+        kinds = {logits.dtype, *(p.dtype for p in _weights(self.model))}
         return max(LEAK, *(4 * torch.finfo(kind).eps for kind in kinds))
+
+    def _trials(
+        self, chunks: Chunks, *batches: list[npt.NDArray[np.int64]], width: int
+    ) -> list[Tensor] | None:
+        """`_trial` of batches: one of several rows is ``width`` wide, one of a row as wide as that.
+
+        None where the model fails, whatever it raises: `run` meets it again, and says whose fault it is.
+        """
+        try:
+            with self._ready():
+                return [
+                    self._trial(chunks, rows, width if len(rows) > 1 else len(rows[0]))
+                    for rows in batches
+                ]
+        except Exception as error:
+            clear_frames(error.__traceback__)
+            if is_out_of_memory(error):
+                self.device.free_cache()
+            return None
 
     @torch.inference_mode()
     def _trial(self, chunks: Chunks, rows: list[npt.NDArray[np.int64]], width: int) -> Tensor:
@@ -369,7 +373,7 @@ class Forward:
                 next(m for m in modules if hasattr(m, "set_attention_type")).set_attention_type(
                     "block_sparse"
                 )
-            found = (workers if self._reentrant else one_by_one)(calls)
+            found = (workers if self.reentrant else one_by_one)(calls)
         failed = {chunk: error for batch in found for chunk, error in batch.items()}
         if len(failed) == len(plan.length) > 1:
             _raise_first(failed)
@@ -521,7 +525,7 @@ class _EvalMode:
     def of(self, model: Any) -> Iterator[None]:
         with self._lock:
             if not self._users and isinstance(model, torch.nn.Module):
-                modes = [(module, module.training) for module in model.modules()]
+                modes = [(module, module.training) for module in _parts(model)]
                 # Parts of a model have modes of their own: a frozen part, a wrapper's inside.
                 if any(training for _, training in modes):
                     self._before = modes
@@ -537,6 +541,20 @@ class _EvalMode:
                         if module.training != training:
                             module.train(training)
                     self._before = []
+
+
+def _parts(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """``model`` and its parts, from the outside in, each once.
+
+    ``model.modules()`` takes several times as long, as it makes their names: too much for every call.
+    """
+    found, seen = [model], {model}
+    for module in found:  # which grows
+        for part in module._modules.values():
+            if part is not None and part not in seen:
+                seen.add(part)
+                found.append(part)
+    return found
 
 
 # One for all engines of a model: the first that is done must not switch dropout on for the others.

@@ -116,9 +116,8 @@ def _undisturbed(load: Callable[[], tuple[Any, Any]], dtype: str | torch.dtype) 
     for _ in range(_LOADS):
         found = load()
         narrow = _narrow_weights(found[0], dtype)
-        if (
-            not narrow or narrow == narrow_before
-        ):  # chance does not repeat itself: they are meant to be
+        # Chance does not repeat itself: the same ones twice are meant to be so.
+        if not narrow or narrow == narrow_before:
             return found
         narrow_before = narrow
     raise _Refusal(
