@@ -2,12 +2,11 @@
 
 Lane ``l`` holds ``PER`` tokens that follow each other, as a tuple of ``PER`` tensors [32]:
 
-    lane            0                     1                           31
-    token    0  1 ... PER-1  |  PER ... 2 PER-1  |  ...  |  31 PER ... 32 PER-1
+    lane     0                1                         31
+    token    0 1 ... PER-1  |  PER ... 2 PER-1  |  ...  |  31 PER ... 32 PER-1
 
 So a row of 384 tokens takes 12 registers of every thread, is read 4 tokens at a time, and what lies
-within a lane needs no talk between threads: a maximum over all tokens before or after one is a lane's own
-prefix or suffix maximum and one shuffle.
+within a lane needs no talk between threads.
 
 Numbers are compared as integers in the order of the floats, whose maximum over a warp is a single
 instruction on NVIDIA GPUs since compute capability 8.0.
@@ -41,8 +40,7 @@ def unordered(key):
 
 
 @triton.jit
-def _load_by_fours(ptr, count, PER: tl.constexpr):
-    lane = tl.arange(0, 32)
+def _load_by_fours(ptr, lane, count, PER: tl.constexpr):
     c = tl.arange(0, VEC)[None, :]
     found = ()
     for g in tl.static_range(PER // VEC):
@@ -56,8 +54,7 @@ def _load_by_fours(ptr, count, PER: tl.constexpr):
 
 
 @triton.jit
-def _load_one_by_one(ptr, count, PER: tl.constexpr):
-    lane = tl.arange(0, 32)
+def _load_one_by_one(ptr, lane, count, PER: tl.constexpr):
     found = ()
     for r in tl.static_range(PER):
         at = lane * PER + r
@@ -66,7 +63,7 @@ def _load_one_by_one(ptr, count, PER: tl.constexpr):
 
 
 @triton.jit
-def load_lanes(ptr, origin, count, n_elements, PER: tl.constexpr, ALIGNED: tl.constexpr):
+def load_lanes(ptr, origin, lane, count, n_elements, PER: tl.constexpr, ALIGNED: tl.constexpr):
     """Tokens ``origin`` and following on the lanes; what is past ``count`` of them is undefined.
 
     Four at a time where they lie so. ALIGNED says that they always do: ``origin`` is a multiple of 4,
@@ -74,13 +71,13 @@ def load_lanes(ptr, origin, count, n_elements, PER: tl.constexpr, ALIGNED: tl.co
     """
     start = (origin >> 2) * VEC
     if ALIGNED:
-        found = _load_by_fours(ptr + start, count, PER)
+        found = _load_by_fours(ptr + start, lane, count, PER)
     else:
         last_four = origin + (tl.minimum(count, 32 * PER) + 3) // 4 * 4
         if (start == origin) & (last_four <= n_elements):
-            found = _load_by_fours(ptr + start, count, PER)
+            found = _load_by_fours(ptr + start, lane, count, PER)
         else:  # rare
-            found = _load_one_by_one(ptr + origin, count, PER)
+            found = _load_one_by_one(ptr + origin, lane, count, PER)
     return found
 
 
@@ -94,26 +91,24 @@ def lane_max(x, PER: tl.constexpr):
 
 
 @triton.jit
-def further(x, distance: tl.constexpr):
+def further(x, lane, distance: tl.constexpr):
     """``x`` [32] of the lane that is ``distance`` lanes further on; -inf past the last."""
-    lane = tl.arange(0, 32)
     y = tl.gather(x, tl.minimum(lane + distance, 31), 0)
     return tl.where(lane + distance < 32, y, float("-inf"))
 
 
 @triton.jit
-def later_max(x):
+def later_max(x, lane):
     """Maximum of ``x`` [32] over all later lanes; -inf for the last."""
-    found = further(x, 1)
+    found = further(x, lane, 1)
     for step in tl.static_range(5):
-        found = tl.maximum(found, further(found, 1 << step))
+        found = tl.maximum(found, further(found, lane, 1 << step))
     return found
 
 
 @triton.jit
-def earlier_max(x):
+def earlier_max(x, lane):
     """Maximum of ``x`` [32] over a lane and all earlier ones."""
-    lane = tl.arange(0, 32)
     for step in tl.static_range(5):
         y = tl.gather(x, tl.maximum(lane - (1 << step), 0), 0)
         x = tl.maximum(x, y)
@@ -121,7 +116,7 @@ def earlier_max(x):
 
 
 @triton.jit
-def peak_and_mass(x, extra, PER: tl.constexpr):
+def peak_and_mass(x, extra, lane, PER: tl.constexpr):
     """``peak`` and ``mass`` with ``mass * exp(peak) = exp(extra) + sum of exp(x)``.
 
     A NaN or +inf makes the mass NaN; if all are -inf it is 0.
@@ -129,7 +124,6 @@ def peak_and_mass(x, extra, PER: tl.constexpr):
     highest = tl.max(ordered(tl.maximum(lane_max(x, PER), extra)), axis=0)
     peak = tl.maximum(unordered(highest), LOWEST)
     c = -peak * LOG2_E
-    lane = tl.arange(0, 32)
     mass = tl.exp2(tl.fma(tl.where(lane == 0, extra, float("-inf")), LOG2_E, c))
     for r in tl.static_range(PER):
         mass += tl.exp2(tl.fma(x[r], LOG2_E, c))

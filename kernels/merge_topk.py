@@ -4,18 +4,18 @@ A list holds the best spans of a chunk (or of a tile of a long one), best first.
 merges the lists of one group: it keeps the head of every list in a register and k times takes the best
 head and moves that list on by one.
 
-The groups are found by the kernel itself. Of a question with at most FAN_IN lists all are a group (the last
-level). Else the lists are cut into blocks of FAN_IN, and a group is what a block holds of a question:
+The groups are found by the kernel itself. At the last level a group is all lists of a question. Before
+that the lists are cut into blocks of FAN_IN, and a group is what a block holds of a question:
 
     list        0 . . . . . . . | 8 . . . . . . . | 16 . . .
     question    0 0 0 1 1 1 1 1 | 1 1 1 1 1 1 1 1 | 1 1 2 2
     block       0               | 1               | 2
-    group       0     1           2                 3   4        = block + question
+    group       0     1         | 2               | 3   4        = block + question
 
-The number of a group never falls along the lists, and no two groups share one. So the first list of a
-group is found by a search over the lists, 32 or 512 probes at a time, and the grid follows from shapes alone:
-nothing is read back, nothing is counted beforehand, the order of every operation is fixed. Numbers
-that no group has (a question without lists) make an empty one.
+The number of a group never falls along the lists, and no two groups share one. So its first list is
+found by a search over the lists, FAN_IN probes at a time, and the grid follows from shapes alone:
+nothing is read back, nothing is counted beforehand, the order of every operation is fixed. A number that
+no group has (after a question without lists) makes an empty group.
 
 Equal scores: the earlier list first, which is the order of (chunk, start, end). With ``DISTINCT`` a span
 that was emitted already, by its place in the whole context, is skipped. The k best distinct spans of a
@@ -33,7 +33,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .lanes import LN_2, LOG2_E, LOWEST, MINUS_INF_KEY, NO_INDEX, ordered
+from .launch import launch
 
+OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
 FAN_INS = (32, 512)  # lists that one program merges
 
 
@@ -66,7 +68,7 @@ def _first_list(group, question_ptr, n_lists, n_tiles, final, FAN_IN: tl.constex
     probe = tl.arange(0, FAN_IN)
     low = tl.zeros([], tl.int32)
     high = low + n_lists
-    while low < high:
+    while low < high:  # per search
         step = (high - low + (FAN_IN - 1)) // FAN_IN
         list_id = low + step * (probe + 1) - 1
         valid = list_id < high
@@ -84,10 +86,29 @@ def _place(token, first, last, offset):
 
 
 @triton.jit(
+    # Few kernels: none for a 1, or a multiple of 16, or for a view that begins in the middle.
+    do_not_specialize_on_alignment=[
+        "out_ptr",
+        "lists_ptr",
+        "per_list_ptr",
+        "question_ptr",
+        "best_ptr",
+        "floor_ptr",
+        "chunk_norm_ptr",
+        "context_ptr",
+        "context_offset_ptr",
+    ],
     do_not_specialize=[
-        "n_lists", "n_tiles", "list_k", "n_groups", "top_k", "final", "shared", "second_round",
-    ]
-)  # fmt: skip
+        "n_lists",
+        "n_tiles",
+        "list_k",
+        "n_groups",
+        "top_k",
+        "final",
+        "shared",
+        "second_round",
+    ],
+)
 def merge_topk_kernel(
     out_ptr,
     lists_ptr,
@@ -121,9 +142,7 @@ def merge_topk_kernel(
     question = group - tl.where(final != 0, 0, tl.minimum(begin, n_lists - 1) // FAN_IN)
     which = begin + tl.arange(0, FAN_IN)
     present = which < n_lists
-    present = present & (
-        _group_of(which, question_ptr, n_tiles, final, present, FAN_IN) == group
-    )
+    present = present & (_group_of(which, question_ptr, n_tiles, final, present, FAN_IN) == group)
     after = begin + FAN_IN
     beyond = _group_of(after, question_ptr, n_tiles, final, after < n_lists, FAN_IN)
     too_many = (after < n_lists) & (beyond == group)  # more chunks than the caller said
@@ -218,7 +237,9 @@ def merge_topk_kernel(
     tl.store(out_per_list_ptr, _bits(null_score))
 
 
-@triton.jit(do_not_specialize=["n_lists", "n_tiles"])
+@triton.jit(
+    do_not_specialize_on_alignment=["per_list_ptr"], do_not_specialize=["n_lists", "n_tiles"]
+)
 def chunk_norm_kernel(out_ptr, per_list_ptr, n_lists, n_tiles, BLOCK: tl.constexpr):
     """What to subtract from the sums of a chunk's logits, from those of its tiles; 0 without support."""
     chunk = tl.program_id(0)
@@ -227,7 +248,7 @@ def chunk_norm_kernel(out_ptr, per_list_ptr, n_lists, n_tiles, BLOCK: tl.constex
     for side in tl.static_range(1, 3):
         begin = per_list_ptr + side * n_lists + chunk * n_tiles
         log_mass = tl.full([BLOCK], float("-inf"), tl.float32)
-        for at in range(0, n_tiles, BLOCK):
+        for at in range(0, n_tiles, BLOCK):  # per block
             x = _float(tl.load(begin + at + tile, mask=at + tile < n_tiles, other=-8388608))
             peak = tl.maximum(tl.maximum(log_mass, x), LOWEST)
             mass = tl.exp2((log_mass - peak) * LOG2_E) + tl.exp2((x - peak) * LOG2_E)
@@ -241,7 +262,8 @@ def chunk_norm(lists: Tensor, *, n_chunks: int, n_tiles: int, list_k: int) -> Te
     n_lists = n_chunks * n_tiles
     norm = torch.empty(n_chunks, dtype=torch.float32, device=lists.device)
     per_list = lists[4 * n_lists * list_k :]
-    chunk_norm_kernel[(n_chunks,)](norm, per_list, n_lists, n_tiles, 32, num_warps=1)
+    arguments = norm, per_list, n_lists, n_tiles, 32
+    launch(chunk_norm_kernel, n_chunks, (lists.device.index,), arguments, OPTIONS)
     return norm
 
 
@@ -297,7 +319,7 @@ def merge_topk(
         extra = -(-n_groups // 4) if final else 3 * n_groups
         out = torch.empty(n_groups * (4 * top_k + 1) + extra, dtype=torch.int32, device=device)
         if n_groups:
-            merge_topk_kernel[(n_groups,)](
+            arguments = (
                 out,
                 lists,
                 per_list,
@@ -312,14 +334,21 @@ def merge_topk(
                 list_k,
                 n_groups,
                 top_k,
-                int(final),
-                int(shared and final),
-                int(second_round is not None),
+                1 if final else 0,
+                1 if shared and final else 0,
+                0 if second_round is None else 1,
                 block_k,
                 fan_in,
-                num_warps=1,
-                enable_fp_fusion=False,
             )
+            key = (
+                device.index,
+                chunk_norm is None,
+                context is None,
+                context_offset is None,
+                block_k,
+                fan_in,
+            )
+            launch(merge_topk_kernel, n_groups, key, arguments, OPTIONS)
         if final:
             return out
         # Groups of a block at most, one for what it begins in, and an empty one.

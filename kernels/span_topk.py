@@ -9,30 +9,30 @@ and the log-sum-exp of ``s`` and of ``e`` over the context and the null position
 scores need: ``log softmax(s)[i] + log softmax(e)[j]`` is the sum less both log-sum-exps, a constant of
 the chunk, so the order of the sums is the order of the scores.
 
-Steps, in registers, with the tokens on the lanes of a warp as `kernels.lanes` draws them:
+Steps, in registers, with the tokens on the lanes of a warp as `lanes` draws them:
 
 1. Load ``s`` and ``e``, four tokens at a time, from the last multiple of 4 at or before the context.
-2. The normalizer: ``peak_s + peak_e + log(mass_s * mass_e)``, the null position's logits among the masses.
-3. ``best[i] = s[i] + max(e[i : i + max_answer_len])``, the best span of every start. A window is the rest of
-   its start's lane, whole lanes, and the beginning of a later lane:
+2. The normalizer, ``peak_s + peak_e + log(mass_s * mass_e)``: the null position is among the masses.
+3. ``best[i] = s[i] + max(e[i : i + max_answer_len])``, the best span of every start. A window is the
+   rest of its start's lane, whole lanes, and the beginning of a later lane:
 
-       lane          l               l + 1           l + 2           l + 3
-       token   . . . i x x x   | x x x x x x x | x x x x x x x | x x x . . . .
-                     suffix         whole           whole        prefix
+       lane         l              l + 1           l + 2           l + 3
+       token   . . . i x x x | x x x x x x x | x x x x x x x | x x x . . . .
+                    suffix         whole           whole       prefix
 
-   so suffix and prefix maxima of the lanes, PER - 1 maxima each, serve all windows (van Herk's and Gil and
-   Werman's algorithm), and a whole lane is its last prefix. What another lane holds is one shuffle away.
-4. For k = 1 the largest of them. Else a list of the starts that can matter: those that reach a floor, the k-th
-   largest of the lanes' largest, under which no span of the k best can lie. More starts than the list
-   has room for, as peaked logits in few lanes give, raise the floor, by bisection, which stops where
-   the list holds k or more; starts that are equal to the floor beyond its room are the last ones of equals.
-5. Pop k times: the best start of the list, its at most max_answer_len ends (read again, from L1), the ends
-   that give that best sum, and the start's next lower sum put back in its place. The k best spans come
-   out in order, with no sort and no N x N matrix.
+   so the prefix and suffix maxima of the lanes, PER - 1 maxima each, serve all windows (the algorithm of
+   van Herk and of Gil and Werman), and a whole lane is its last prefix.
+4. For k = 1 the largest of them. Else a list of the starts that can matter: those that reach a floor,
+   the k-th largest of the lanes' largest, below which none of the k best spans can lie. Where more do
+   than the list has room for (peaked logits, all in few lanes), bisection raises the floor, while k
+   starts or more reach it. Where too many are equal to it, the first of them are enough.
+5. Pop k times: the best start of the list, its at most max_answer_len ends (read again, from L1), the
+   ends that give that best sum, and the start's next lower sum put back in its place. The k best spans
+   come out in order, with no sort and no N x N matrix.
 
 A row of more than 512 tokens is cut into tiles of starts, each with a list of its own; the ends of a
-tile's last starts lie in the next ones, from where they are read. `merge_topk` merges lists. A program
-makes several lists, one after the other, so that the scratch memory of the step 4 stays small.
+tile's last starts are read from the tiles that follow. `merge_topk` merges lists. A program makes
+several lists, one after the other, so that little scratch memory is needed to write those of step 4 to.
 
 Ties: equal sums in the order of (start, end). All ends of a start with the same sum are emitted at once,
 since nothing comes between them. NaN and +inf: the normalizer becomes NaN, which marks the question.
@@ -40,13 +40,13 @@ Accumulation: float32, whatever the dtype of the logits. Sums that are -inf are 
 
 Bytes per chunk of N tokens: 2 * N * itemsize read, 12 read (context, null position), 16 * k + 5 written.
 
-Comments on branches and loops say how often they are taken, for `bench/static_cost.py`.
+Comments on branches and loops say how often they are taken, for ``bench/static_cost.py``.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -68,6 +68,7 @@ from .lanes import (
     peak_and_mass,
     unordered,
 )
+from .launch import launch
 
 
 @triton.jit
@@ -86,8 +87,8 @@ def _inside(
 
     The tokens are ``shift`` further on than the tile's own; OWN says that it is 0.
     """
-    origin, delta, before, covered, first, last = tile
-    at = tl.arange(0, 32) * PER + shift
+    lane, origin, delta, before, covered, first, last = tile
+    at = lane * PER + shift
     found = ()
     if mask_ptr is None and not NULL_IN_SPANS:
         ahead = covered - at
@@ -100,7 +101,7 @@ def _inside(
     else:
         if mask_ptr is not None:
             count = covered - shift
-            allowed = load_lanes(mask_ptr, origin + shift, count, n_logits, PER, ALIGNED)
+            allowed = load_lanes(mask_ptr, origin + shift, lane, count, n_logits, PER, ALIGNED)
         for r in tl.static_range(PER):
             position = at + (delta + r)
             inside = (position >= first) & (position < last)
@@ -117,8 +118,8 @@ def _inside(
 @triton.jit
 def _logits(ptr, tile, shift, inside, n_logits, PER: tl.constexpr, ALIGNED: tl.constexpr):
     """Logits of the lanes' tokens, ``shift`` further on than the tile's; -inf where not inside."""
-    origin, delta, before, covered, first, last = tile
-    x = load_lanes(ptr, origin + shift, covered - shift, n_logits, PER, ALIGNED)
+    lane, origin, _, _, covered, _, _ = tile
+    x = load_lanes(ptr, origin + shift, lane, covered - shift, n_logits, PER, ALIGNED)
     found = ()
     for r in tl.static_range(PER):
         found = found + (tl.where(inside[r], x[r].to(tl.float32), float("-inf")),)
@@ -153,7 +154,7 @@ def _suffix_max(e, PER: tl.constexpr):
 
 @triton.jit
 def _window_max(
-    e, suffix, prefix, whole, r: tl.constexpr, PER: tl.constexpr, SPAN: tl.constexpr
+    e, suffix, prefix, whole, lane, r: tl.constexpr, PER: tl.constexpr, SPAN: tl.constexpr
 ):
     """``max(e[i : i + SPAN])`` for the starts that are token ``r`` of their lane."""
     lanes: tl.constexpr = (r + SPAN - 1) // PER
@@ -169,12 +170,12 @@ def _window_max(
         else:
             if lanes >= 2:
                 best = tl.maximum(best, whole[lanes - 2])
-            best = tl.maximum(best, further(prefix[rest], lanes))
+            best = tl.maximum(best, further(prefix[rest], lane, lanes))
     return best
 
 
 @triton.jit
-def _best_near(s, e, PER: tl.constexpr, SPAN: tl.constexpr):
+def _best_near(s, e, lane, PER: tl.constexpr, SPAN: tl.constexpr):
     """``s[i] + max(e[i : i + SPAN])``, with all windows inside the lanes."""
     prefix = (e[0],)
     for r in tl.static_range(1, PER):
@@ -184,13 +185,13 @@ def _best_near(s, e, PER: tl.constexpr, SPAN: tl.constexpr):
     whole = ()
     reach: tl.constexpr = (PER + SPAN - 2) // PER
     if reach > 0:
-        whole = (further(prefix[PER - 1], 1),)
+        whole = (further(prefix[PER - 1], lane, 1),)
     for q in tl.static_range(2, reach + 1):
         if q < reach or (PER + SPAN - 2) % PER == PER - 1:
-            whole = whole + (tl.maximum(whole[q - 2], further(prefix[PER - 1], q)),)
+            whole = whole + (tl.maximum(whole[q - 2], further(prefix[PER - 1], lane, q)),)
     found = ()
     for r in tl.static_range(PER):
-        best = _window_max(e, suffix, prefix, whole, r, PER, SPAN)
+        best = _window_max(e, suffix, prefix, whole, lane, r, PER, SPAN)
         found = found + (s[r] + best,)
     return found
 
@@ -210,16 +211,14 @@ def _best_unlimited(
     ALIGNED: tl.constexpr,
 ):
     """``s[i] + max(e[i:])``."""
-    origin, delta, before, covered, first, last = tile
+    lane, _, _, _, covered, _, _ = tile
     suffix = _suffix_max(e, PER)
-    rest = later_max(suffix[PER - 1])
+    rest = later_max(suffix[PER - 1], lane)
     if TILED:
         beyond = tl.full([32], float("-inf"), tl.float32)
         shift = 32 * PER
-        while shift < covered:  # per further tile
-            row = _ends(
-                end_ptr, tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED
-            )
+        while shift < covered:  # per further
+            row = _ends(end_ptr, tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED)
             beyond = tl.maximum(beyond, lane_max(row, PER))
             shift += 32 * PER
         rest = tl.maximum(rest, unordered(tl.max(ordered(beyond), axis=0)))
@@ -245,7 +244,7 @@ def _best_far(
     ALIGNED: tl.constexpr,
 ):
     """``s[i] + max(e[i : i + SPAN])`` for long spans: whole lanes between are a window of lanes."""
-    lane = tl.arange(0, 32)
+    lane, _, _, _, _, _, _ = tile
     lanes: tl.constexpr = (SPAN - 1) // PER  # the window's last lane, or the one after it
     rest: tl.constexpr = (SPAN - 1) % PER
     suffix = _suffix_max(e, PER)
@@ -277,23 +276,24 @@ def _best_far(
         # two more rows.
         full: tl.constexpr = lanes // 32
         more: tl.constexpr = lanes % 32
-        between = later_max(suffix[PER - 1])
-        shared = tl.full([32], float("-inf"), tl.float32)
-        shift = 32 * PER
-        while shift < full * (32 * PER):  # per further tile
-            row = _ends(
-                end_ptr, tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED
-            )
-            shared = tl.maximum(shared, lane_max(row, PER))
-            shift += 32 * PER
+        between = later_max(suffix[PER - 1], lane)
+        if full > 1:
+            shared = tl.full([32], float("-inf"), tl.float32)
+            for n in range(1, full):  # per further
+                shift = n * (32 * PER)
+                row = _ends(
+                    end_ptr, tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED
+                )
+                shared = tl.maximum(shared, lane_max(row, PER))
+            between = tl.maximum(between, unordered(tl.max(ordered(shared), axis=0)))
+        shift = full * (32 * PER)
         row = _ends(end_ptr, tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED)
         begun = lane_max(row, PER)
         shift += 32 * PER
         row = _ends(end_ptr, tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED)
-        begun_after = earlier_max(lane_max(row, PER))
+        begun_after = earlier_max(lane_max(row, PER), lane)
         all_begun = unordered(tl.max(ordered(begun), axis=0))
-        begun = earlier_max(begun)
-        between = tl.maximum(between, unordered(tl.max(ordered(shared), axis=0)))
+        begun = earlier_max(begun, lane)
         upto = lane + (more - 1)  # lane of the two rows up to which a window goes; -1 for none
         early = tl.gather(begun, tl.maximum(upto, 0) % 32, 0)
         late = tl.gather(begun_after, tl.maximum(upto, 0) % 32, 0)
@@ -322,7 +322,7 @@ def _best_far(
 @triton.jit
 def _is_inside(position, tile, null, row_mask_ptr, allowed, NULL_IN_SPANS: tl.constexpr):
     """``allowed``, where the positions of the row can end a span."""
-    origin, delta, before, covered, first, last = tile
+    _, _, _, _, _, first, last = tile
     if row_mask_ptr is not None or NULL_IN_SPANS:
         inside = (position >= first) & (position < last)
         if row_mask_ptr is not None:
@@ -347,7 +347,7 @@ def _sums_of(
     NULL_IN_SPANS: tl.constexpr,
 ):
     """The spans of start ``i``, from end ``from_j`` on: ends [BLOCK_LEN], and `ordered` sums."""
-    origin, delta, before, covered, first, last = tile
+    _, _, delta, _, covered, _, _ = tile
     j = from_j + tl.arange(0, BLOCK_LEN)
     allowed = j < covered + delta
     if SPAN is not None:
@@ -356,33 +356,34 @@ def _sums_of(
     allowed = _is_inside(j, tile, null, row_mask_ptr, allowed, NULL_IN_SPANS)
     s_i = tl.load(start_row_ptr + i).to(tl.float32)
     e_j = tl.load(end_row_ptr + j, mask=allowed, other=float("-inf")).to(tl.float32)
-    return j, tl.where(allowed, ordered(s_i + e_j), NO_KEY)
+    return j, ordered(s_i + e_j)
 
 
 @triton.jit
-def _emit(
-    list_ptr,
-    field,
-    found,
-    top_k,
-    best,
-    shift,
-    i,
-    j,
-    sums,
-):
-    """Write the spans of start ``i`` whose sum is ``best``; how many there are."""
+def _put(found, slots, best, i, j, spans):
+    """``spans``, with one more in the place ``found``."""
+    key, first, last = spans
+    here = slots == found
+    return tl.where(here, best, key), tl.where(here, i, first), tl.where(here, j, last)
+
+
+@triton.jit
+def _emit(found, slots, best, i, from_j, sums, spans):
+    """Add the spans of start ``i`` whose sum is ``best`` to ``spans``; how many there are."""
+    offs = tl.arange(0, sums.shape[0])
+    # Their number, and the place of the one where there is one, by one sum.
     hit = sums == best
-    hits = tl.sum(hit.to(tl.int32), axis=0)
-    rank = found + tl.zeros_like(j)
+    both = tl.sum(tl.where(hit, offs + 262144, 0), axis=0)
+    hits = both >> 18
     if hits > 1:  # rare
-        rank += tl.cumsum(hit.to(tl.int32), axis=0) - 1
-    stored = hit & (rank < top_k)
-    score = (unordered(best) - shift).to(tl.int32, bitcast=True)
-    tl.store(list_ptr + rank, score, mask=stored)
-    tl.store(list_ptr + field + rank, i, mask=stored)
-    tl.store(list_ptr + 2 * field + rank, j, mask=stored)
-    return hits
+        rest = tl.where(hit, offs, NO_INDEX)
+        for n in range(hits):  # per tie
+            at = tl.min(rest, axis=0)
+            spans = _put(found + n, slots, best, i, from_j + at, spans)
+            rest = tl.where(rest == at, NO_INDEX, rest)
+    else:
+        spans = _put(found, slots, best, i, from_j + (both & 262143), spans)
+    return hits, spans
 
 
 @triton.jit
@@ -395,14 +396,16 @@ def _count(key, floor, PER: tl.constexpr):
 
 
 @triton.jit
-def _list_starts(scratch_ptr, key, at, floor, ceiling, begin, PER: tl.constexpr, LIST: tl.constexpr):
+def _list_starts(
+    scratch_ptr, key, at, floor, ceiling, begin, PER: tl.constexpr, LIST: tl.constexpr
+):
     """Write the starts with ``floor <= key < ceiling`` to the list, from place ``begin`` on."""
     mine = tl.zeros([32], tl.int32)
     for r in tl.static_range(PER):
-        mine += ((ordered(key[r]) >= floor) & (ordered(key[r]) < ceiling)).to(tl.int32)
+        mine += ((key[r] >= floor) & (key[r] < ceiling)).to(tl.int32)
     place = begin + tl.cumsum(mine, axis=0) - mine
     for r in tl.static_range(PER):
-        wanted = (ordered(key[r]) >= floor) & (ordered(key[r]) < ceiling) & (place < LIST)
+        wanted = (key[r] >= floor) & (key[r] < ceiling) & (place < LIST)
         _list_start(scratch_ptr, place, key[r], at + r, wanted)
         place += wanted.to(tl.int32)
     return begin + tl.sum(mine, axis=0)
@@ -410,27 +413,27 @@ def _list_starts(scratch_ptr, key, at, floor, ceiling, begin, PER: tl.constexpr,
 
 @triton.jit
 def _list_start(scratch_ptr, place, key, at, wanted):
-    bits = key.to(tl.int32, bitcast=True).to(tl.uint32, bitcast=True)
-    tl.store(scratch_ptr + place, (bits.to(tl.int64) << 32) | at.to(tl.int64), mask=wanted)
+    bits = key.to(tl.uint32, bitcast=True).to(tl.int64)
+    low = at.to(tl.uint32, bitcast=True).to(tl.int64)  # not extended by its sign: it has none
+    tl.store(scratch_ptr + place, (bits << 32) | low, mask=wanted)
 
 
 @triton.jit
 def _candidates(scratch_ptr, key, at, top_k, PER: tl.constexpr, LIST: tl.constexpr):
     """Up to LIST starts, the k best among them: `ordered` keys and tokens [LIST], through memory."""
-    lane = tl.arange(0, 32)
     if LIST < 32 * PER:
         peak = ordered(lane_max(key, PER))
         if LIST <= 64:
-            # The k-th largest of the lanes' largest.
-            if top_k <= 4:  # rare
-                rest = peak
-                floor = tl.max(rest, axis=0)
-                for _ in range(1, top_k):
+            # The k-th largest of the lanes' largest, or less where some are equal.
+            rest = peak
+            floor = tl.max(rest, axis=0)
+            n = 1
+            while n < top_k:  # per four
+                for _ in tl.static_range(4):
                     rest = tl.where(rest == floor, NO_KEY, rest)
-                    floor = tl.max(rest, axis=0)
-            else:
-                ranks = tl.sort(peak, descending=True)
-                floor = tl.max(tl.where(lane == top_k - 1, ranks, NO_KEY), axis=0)
+                    next_one = tl.max(rest, axis=0)
+                    floor = tl.where(n < top_k, next_one, floor)
+                    n += 1
             floor = tl.maximum(floor, MINUS_INF_KEY + 1)
         else:
             floor = tl.full([], MINUS_INF_KEY + 1, tl.int32)
@@ -442,7 +445,7 @@ def _candidates(scratch_ptr, key, at, top_k, PER: tl.constexpr, LIST: tl.constex
         if total > LIST:  # rare
             # Bisection: at least k starts reach floor, fewer reach ceiling.
             ceiling = tl.max(peak, axis=0).to(tl.int64) + 1
-            while (total > LIST) & (floor + 1 < ceiling):
+            while (total > LIST) & (floor + 1 < ceiling):  # per halving
                 middle = ((floor.to(tl.int64) + ceiling) >> 1).to(tl.int32)
                 reached = tl.sum(_count(key, unordered(middle), PER), axis=0)
                 enough = reached >= top_k
@@ -452,8 +455,9 @@ def _candidates(scratch_ptr, key, at, top_k, PER: tl.constexpr, LIST: tl.constex
             mine = _count(key, unordered(floor), PER)
     if total > LIST:  # rare
         # More equals at the floor than there is room for: in the order of starts, after what is above.
-        above = _list_starts(scratch_ptr, key, at, floor + 1, 2147483647, 0, PER, LIST)
-        _list_starts(scratch_ptr, key, at, floor, floor + 1, above, PER, LIST)
+        next_floor = unordered(floor + 1)
+        above = _list_starts(scratch_ptr, key, at, next_floor, float("inf"), 0, PER, LIST)
+        _list_starts(scratch_ptr, key, at, unordered(floor), next_floor, above, PER, LIST)
         total = tl.minimum(total, LIST)
     else:
         place = tl.cumsum(mine, axis=0) - mine
@@ -487,6 +491,7 @@ def _finite_max(x, extra, PER: tl.constexpr):
 @triton.jit
 def _make_list(
     list_id,
+    lane,
     out_ptr,
     scratch_ptr,
     start_ptr,
@@ -505,6 +510,7 @@ def _make_list(
     SPAN: tl.constexpr,
     BLOCK_LEN: tl.constexpr,
     LIST: tl.constexpr,
+    MOST_K: tl.constexpr,
     NULL_IN_SPANS: tl.constexpr,
     NORMALIZE: tl.constexpr,
     SHIFT: tl.constexpr,
@@ -514,7 +520,6 @@ def _make_list(
     ALIGNED: tl.constexpr,
 ):
     """The list of one tile; see `span_topk_kernel`."""
-    lane = tl.arange(0, 32)
     chunk = list_id
     tile_id = 0
     if TILED:
@@ -561,7 +566,7 @@ def _make_list(
         covered = tl.where(too_wide, covered - before, covered)
         before = tl.where(too_wide, 0, before)
     delta = (origin - base).to(tl.int32)  # from tokens of the tile to positions in the row
-    tile = (origin, delta, before, covered, first, last)
+    tile = (lane, origin, delta, before, covered, first, last)
     inside = _inside(tile, 0, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED, True)
     s = _logits(start_ptr, tile, 0, inside, n_logits, PER, ALIGNED)
     e = _logits(end_ptr, tile, 0, inside, n_logits, PER, ALIGNED)
@@ -578,9 +583,7 @@ def _make_list(
     # 2. The normalizer. The null position joins it unless it is a context token already.
     counted = (null >= first) & (null < last)
     if mask_ptr is not None:
-        counted = counted & (
-            tl.load(row_mask_ptr + null, mask=has_null & counted, other=0) != 0
-        )
+        counted = counted & (tl.load(row_mask_ptr + null, mask=has_null & counted, other=0) != 0)
     if NULL_IN_SPANS:
         counted = has_null
     if TILED:
@@ -588,8 +591,8 @@ def _make_list(
     extra_s = tl.where(counted, float("-inf"), null_s)
     extra_e = tl.where(counted, float("-inf"), null_e)
     if NORMALIZE:
-        peak_s, mass_s = peak_and_mass(s, extra_s, PER)
-        peak_e, mass_e = peak_and_mass(own_e, extra_e, PER)
+        peak_s, mass_s = peak_and_mass(s, extra_s, lane, PER)
+        peak_e, mass_e = peak_and_mass(own_e, extra_e, lane, PER)
         if FINAL or SHIFT:
             norm = peak_s + peak_e + tl.log2(mass_s * mass_e) * LN_2
         if not FINAL:
@@ -620,7 +623,7 @@ def _make_list(
             s, e, end_ptr, tile, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, TILED, ALIGNED
         )
     elif SPAN <= 32:
-        key = _best_near(s, e, PER, SPAN)
+        key = _best_near(s, e, lane, PER, SPAN)
     else:
         key = _best_far(
             s, e, end_ptr, tile, mask_ptr, n_logits, null, PER, SPAN, NULL_IN_SPANS, TILED, ALIGNED
@@ -647,7 +650,7 @@ def _make_list(
                 end = tl.where(sums == best, j, NO_INDEX)
             else:
                 from_j = i
-                while from_j < delta + covered:
+                while from_j < delta + covered:  # per block
                     j, sums = _sums_of(
                         i, from_j, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
                         BLOCK_LEN, NULL_IN_SPANS,
@@ -657,8 +660,22 @@ def _make_list(
             tl.store(list_ptr, (unordered(best) - shift).to(tl.int32, bitcast=True))
             tl.store(list_ptr + field, i)
             tl.store(list_ptr + 2 * field, tl.min(end, axis=0))
-            found = 1
+            tl.store(list_ptr + 3 * field, chunk)
+        else:  # rare
+            score = unordered(tl.full([], MINUS_INF_KEY, tl.int32))
+            if FINAL:
+                score = tl.where(nonfinite, float("nan"), score)
+            tl.store(list_ptr, score.to(tl.int32, bitcast=True))
+            tl.store(list_ptr + field, -1)
+            tl.store(list_ptr + 2 * field, -1)
+            tl.store(list_ptr + 3 * field, -1)
     else:
+        slots = tl.arange(0, MOST_K)
+        spans = (
+            tl.full([MOST_K], MINUS_INF_KEY, tl.int32),
+            tl.full([MOST_K], -1, tl.int32),
+            tl.full([MOST_K], -1, tl.int32),
+        )
         if nonfinite == 0:
             list_key, list_at = _candidates(scratch_ptr, key, at, top_k, PER, LIST)
             best = tl.max(list_key, axis=0)
@@ -670,50 +687,38 @@ def _make_list(
                         i, i, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
                         BLOCK_LEN, NULL_IN_SPANS,
                     )  # fmt: skip
-                    hits = _emit(list_ptr, field, found, top_k, best, shift, i, j, sums)
+                    hits, spans = _emit(found, slots, best, i, i, sums, spans)
                     below = tl.where(sums < best, sums, NO_KEY)
+                    found += hits
                 else:
                     below = tl.full([BLOCK_LEN], NO_KEY, tl.int32)
-                    hits = 0
                     from_j = i
                     until = delta + covered
                     if SPAN is not None:
                         until = tl.minimum(until, i + SPAN)
-                    while from_j < until:  # per block of ends
+                    while from_j < until:  # per block
                         j, sums = _sums_of(
                             i, from_j, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
                             BLOCK_LEN, NULL_IN_SPANS,
                         )  # fmt: skip
-                        hits += _emit(
-                            list_ptr, field, found + hits, top_k, best, shift, i, j, sums
-                        )
-                        below = tl.maximum(below, tl.where(sums < best, sums, NO_KEY))
+                        hits, spans = _emit(found, slots, best, i, from_j, sums, spans)
+                        lower = tl.where(sums < best, sums, NO_KEY)
+                        below = tl.maximum(below, lower)
+                        found += hits
                         from_j += BLOCK_LEN
-                list_key = tl.where(list_at == at_best, tl.max(below, axis=0), list_key)
-                found += hits
+                next_best = tl.max(below, axis=0)
+                list_key = tl.where(list_at == at_best, next_best, list_key)
                 best = tl.max(list_key, axis=0)
-
-    # What is unfilled, and what belongs to the list as a whole.
-    worst = float("-inf")
-    if FINAL:
-        worst = tl.where(nonfinite, float("nan"), worst)
-    if LIST == 1:
-        if found == 0:  # rare
-            tl.store(list_ptr, (worst + 0.0).to(tl.int32, bitcast=True))
-            tl.store(list_ptr + field, -1)
-            tl.store(list_ptr + 2 * field, -1)
-        tl.store(list_ptr + 3 * field, tl.where(found > 0, chunk, -1))
-    else:
-        for block in tl.static_range(1 if LIST <= 128 else 4):
-            slot = lane + 32 * block
-            asked = slot < top_k
-            tl.store(list_ptr + 3 * field + slot, tl.where(slot < found, chunk, -1), mask=asked)
-            if found < top_k:  # rare
-                unfilled = asked & (slot >= found)
-                score = tl.zeros([32], tl.float32) + worst
-                tl.store(list_ptr + slot, score.to(tl.int32, bitcast=True), mask=unfilled)
-                tl.store(list_ptr + field + slot, -1, mask=unfilled)
-                tl.store(list_ptr + 2 * field + slot, -1, mask=unfilled)
+        key_of, first_of, last_of = spans
+        filled = slots < found
+        asked = slots < top_k
+        score = tl.where(filled, unordered(key_of) - shift, float("-inf"))
+        if FINAL:
+            score = tl.where(nonfinite, float("nan"), score)
+        tl.store(list_ptr + slots, score.to(tl.int32, bitcast=True), mask=asked)
+        tl.store(list_ptr + field + slots, tl.where(filled, first_of, -1), mask=asked)
+        tl.store(list_ptr + 2 * field + slots, tl.where(filled, last_of, -1), mask=asked)
+        tl.store(list_ptr + 3 * field + slots, tl.where(filled, chunk, -1), mask=asked)
     per_list_ptr = out_ptr + 4 * field + list_id
     if FINAL:
         null_score = tl.where(has_null, null_s + null_e - shift, float("-inf"))
@@ -731,6 +736,16 @@ def _make_list(
 
 
 @triton.jit(
+    # Few kernels: none for a 1, or a multiple of 16, or for a view that begins in the middle.
+    do_not_specialize_on_alignment=[
+        "context_ptr",
+        "null_position_ptr",
+        "row_offset_ptr",
+        "best_ptr",
+        "chunk_norm_ptr",
+        "floor_ptr",
+        "question_id_ptr",
+    ],
     do_not_specialize=[
         "row_stride",
         "n_logits",
@@ -740,7 +755,7 @@ def _make_list(
         "null",
         "lists_per_program",
         "second_round",
-    ]
+    ],
 )
 def span_topk_kernel(
     out_ptr,
@@ -767,6 +782,7 @@ def span_topk_kernel(
     SPAN: tl.constexpr,
     BLOCK_LEN: tl.constexpr,
     LIST: tl.constexpr,
+    MOST_K: tl.constexpr,
     NULL_IN_SPANS: tl.constexpr,
     NORMALIZE: tl.constexpr,
     SHIFT: tl.constexpr,
@@ -804,6 +820,7 @@ def span_topk_kernel(
     while turn < 32:  # per list
         _make_list(
             first_list + turn,
+            lane + (turn >> 5),
             out_ptr,
             scratch_ptr,
             start_ptr,
@@ -822,6 +839,7 @@ def span_topk_kernel(
             SPAN,
             BLOCK_LEN,
             LIST,
+            MOST_K,
             NULL_IN_SPANS,
             NORMALIZE,
             SHIFT,
@@ -840,12 +858,13 @@ class Tuning(NamedTuple):
         list_size: starts that a list of 2 to 32 spans has room for: 64 or 128.
         programs_per_sm: programs on a multiprocessor; each makes as many lists as it takes, one after
             the other, 32 at most.
-        max_registers: registers of a thread; None for as many as the compiler takes.
+        max_registers: registers of a thread, in kernels that need not spill others for it: 64 let 32
+            warps run on a multiprocessor. None for as many as the compiler takes.
     """
 
     list_size: int = 64
     programs_per_sm: int = 32
-    max_registers: int | None = None
+    max_registers: int | None = 64
 
 
 TUNING = Tuning()
@@ -886,8 +905,9 @@ def shape_of(width: int, max_answer_len: int | None) -> Shape:
         # A tile begins up to 3 tokens before its first start, and ends near its last one are its own.
         starts -= 4 if span is None or span > 32 else -(-(span + 2) // 4) * 4
         tiles = triton.cdiv(width, starts)
-    longest = min(span or (32 * per if tiles == 1 else width), 512)
-    return Shape(per, span, max(32, triton.next_power_of_2(longest)), tiles, starts)
+    # Ends are looked at 128 at a time where there are more.
+    block_len = 32 if span is not None and span <= 32 else 128
+    return Shape(per, span, block_len, tiles, starts)
 
 
 @functools.cache
@@ -897,6 +917,15 @@ def _programs(device: torch.device, per_multiprocessor: int) -> int:
         return 4
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
     return count * per_multiprocessor
+
+
+@functools.cache
+def _options(max_registers: int | None) -> dict[str, Any]:
+    """For the compiler. A warp has all it needs; sums must be the same in every kernel."""
+    options: dict[str, Any] = {"num_warps": 1, "enable_fp_fusion": False}
+    if max_registers is not None and torch.version.hip is None:
+        options["maxnreg"] = max_registers
+    return options
 
 
 def span_topk(
@@ -956,18 +985,52 @@ def span_topk(
     n_logits = start_logits.numel()
     row_stride = 0 if row_offset is not None else n_logits // n_chunks
     tiled = shape.tiles > 1
+    nulls = isinstance(null_position, Tensor)
+    fits = not tiled and shape.per <= 12 and shape.block_len == 32 and top_k <= 32
+    max_registers = tuning.max_registers
+    if not fits or context_mask is not None or null_in_spans:
+        max_registers = None
     best = floor = question_id = chunk_norm = None
     if second_round is not None:
         best, floor, question_id, chunk_norm = second_round
     elif not final and top_k > 1:
         best = floor = question_id = out  # the same kernel as in a second round; not read
-    span_topk_kernel[(programs,)](
+    constants = (
+        shape.per,
+        shape.span,
+        shape.block_len,
+        list_size,
+        32 if top_k <= 32 else MAX_TOP_K,
+        null_in_spans,
+        scoring != "logit",
+        scoring != "logit" and (final or (scoring == "probability" and not tiled)),
+        final,
+        tiled,
+        shape.starts,
+        row_offset is None and not tiled and row_stride % 4 == 0,
+    )
+    key = (
+        device.index,
+        start_logits.dtype,
+        start_logits.data_ptr() % 16 == 0,
+        end_logits.data_ptr() % 16 == 0,
+        None if context_mask is None else context_mask.data_ptr() % 16 == 0,
+        context is None,
+        nulls,
+        row_offset is None,
+        best is None,
+        chunk_norm is None,
+        n_logits >= 1 << 31,
+        max_registers,
+        constants,
+    )
+    arguments = (
         out,
         scratch,
         start_logits,
         end_logits,
         context,
-        null_position if isinstance(null_position, Tensor) else None,
+        null_position if nulls else None,
         context_mask,
         row_offset,
         best,
@@ -979,22 +1042,10 @@ def span_topk(
         n_lists,
         shape.tiles,
         top_k,
-        0 if isinstance(null_position, Tensor) else null_position,
+        0 if nulls else null_position,
         per_program,
-        int(second_round is not None),
-        shape.per,
-        shape.span,
-        shape.block_len,
-        list_size,
-        null_in_spans,
-        scoring != "logit",
-        scoring != "logit" and (final or (scoring == "probability" and not tiled)),
-        final,
-        tiled,
-        shape.starts,
-        row_offset is None and not tiled and row_stride % 4 == 0,
-        num_warps=1,
-        enable_fp_fusion=False,
-        **({} if tuning.max_registers is None else {"maxnreg": tuning.max_registers}),
+        0 if second_round is None else 1,
+        *constants,
     )
+    launch(span_topk_kernel, programs, key, arguments, _options(max_registers))
     return out

@@ -90,9 +90,7 @@ def decode(
     def norm_of(lists: Tensor, list_k: int) -> Tensor | None:
         if shape.tiles == 1 or scoring != "probability":
             return None
-        return merge_topk.chunk_norm(
-            lists, n_chunks=n_chunks, n_tiles=shape.tiles, list_k=list_k
-        )
+        return merge_topk.chunk_norm(lists, n_chunks=n_chunks, n_tiles=shape.tiles, list_k=list_k)
 
     shared = scoring == "shared"
     if top_k == 1 or max_chunks * shape.tiles < MANY_CHUNKS * top_k:
