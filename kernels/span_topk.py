@@ -567,6 +567,7 @@ def _make_list(
     if null_position_ptr is not None:
         null = tl.load(null_position_ptr + chunk)
     has_null = (null >= 0) & (null < row_len)
+    null = tl.where(has_null, null, -1)
     start_row_ptr = start_ptr + base
     end_row_ptr = end_ptr + base
     row_mask_ptr = mask_ptr
