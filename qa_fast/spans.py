@@ -110,9 +110,9 @@ def decode_spans(
     ``num_questions`` and, for flat logits, ``max_seq_len`` are given. Those on the host are copied;
     page-locked memory may be read after the call has returned.
 
-    In a CUDA graph every tensor has to be on the logits' device, with ``num_questions`` and, for flat
-    logits, ``max_seq_len`` given. Python integers and None may be what they like: a replay uses those
-    of the capture.
+    A CUDA graph can hold the call where it does not wait and copies nothing: every tensor is on the
+    logits' device, and ``top_k`` at most 128, beyond which the call waits. Python integers and None stay
+    what they were at the capture.
 
     Returns:
         A [`Spans`][qa_fast.spans.Spans]. Order: score descending, then chunk, start and end ascending,
@@ -217,6 +217,77 @@ def decode_spans(
     )
 
 
+def warmup(
+    device: str | torch.device = "cuda",
+    *,
+    top_k: int = 20,
+    max_answer_len: int | None = 30,
+    scoring: Scoring = "probability",
+    distinct: bool = True,
+    null_in_spans: bool = False,
+    dtype: torch.dtype = torch.float32,
+    max_seq_len: int = 384,
+    flat: bool = False,
+    max_chunks: int | None = None,
+) -> None:
+    """Compile ahead of time what calls of `decode_spans` need on a GPU, by decoding a few zeros.
+
+    A kernel is compiled when it is first needed, which takes seconds. It is kept for the process, and
+    by Triton in a folder for later ones. Pipelines and readers do this by themselves.
+
+    What a call gives decides which kernel it is: its ``top_k`` only as 1, up to 32 or up to 128. Here
+    ``context`` is a tensor and ``context_mask`` is none; ``null_position`` is an integer, or a tensor
+    with flat logits.
+
+    Args:
+        device: where the logits will be. Nothing is compiled for a CPU.
+        top_k: as in the calls.
+        max_answer_len: as in the calls.
+        scoring: as in the calls.
+        distinct: whether calls with ``question_id`` give ``context_offset``.
+        null_in_spans: as in the calls.
+        dtype: that of the logits.
+        max_seq_len: most tokens in a chunk: N of [C, N] logits, or as in the calls.
+        flat: whether the logits will be flat, with ``row_offset``.
+        max_chunks: most chunks of a question, for calls with ``question_id``; None: without it.
+
+    Raises:
+        ValueError: as `decode_spans`.
+        TypeError: as `decode_spans`.
+
+    Example:
+        >>> device = "cuda" if torch.cuda.is_available() else "cpu"
+        >>> warmup(device, top_k=5, dtype=torch.float16)  # before the first
+        >>> logits = torch.zeros(8, 384, dtype=torch.float16, device=device)
+        >>> spans = decode_spans(logits, logits, torch.tensor([[1, 384]] * 8), top_k=5)
+    """
+    _check_scalars(top_k, max_answer_len, scoring, None, max_seq_len, distinct, null_in_spans)
+    _check_count("max_chunks", max_chunks, 1)
+    # How many chunks of a question are merged at once, and where two passes are less work.
+    many = triton_backend.MANY_CHUNKS
+    for chunks in (2, many + 1, many * top_k + 1):
+        if chunks > max(max_chunks or 2, 2):
+            break
+        zeros = torch.zeros((chunks,), dtype=torch.int32, device=device)
+        shape = (max_seq_len,) if flat else (chunks, max_seq_len)
+        logits = torch.zeros(shape, dtype=dtype, device=device)
+        decode_spans(
+            logits,
+            logits,
+            zeros[:, None].expand(chunks, 2),
+            None if max_chunks is None else zeros,
+            top_k=top_k,
+            max_answer_len=max_answer_len,
+            scoring=scoring,
+            context_offset=zeros if distinct and max_chunks is not None else None,
+            null_position=zeros if flat else -1,
+            null_in_spans=null_in_spans,
+            row_offset=zeros if flat else None,
+            num_questions=None if max_chunks is None else 1,
+            max_seq_len=max_seq_len,
+        )
+
+
 @torch.library.custom_op("qa_fast::decode_spans", mutates_args=())
 def _decode_spans(
     start_logits: Tensor,
@@ -310,6 +381,11 @@ def _decode_by_kernels(
         )
         if found is not None:
             return found
+    if _is_capturing(start_logits.device):
+        raise ValueError(
+            "a CUDA graph can hold the Triton kernels only, which need a recent Triton and top_k of at "
+            f"most {triton_backend.MAX_TOP_K}: else results are read back; got top_k={rest[1]}"
+        )
     if context is None:
         context = _whole_rows(start_logits)
     if isinstance(null_position, int):
@@ -379,18 +455,12 @@ def _check_scalars(
     distinct: bool,
     null_in_spans: bool,
 ) -> None:
-    for name, value, least, most in (
-        ("top_k", top_k, 1, _INT32_MAX),
-        ("max_answer_len", max_answer_len, 1, None),
-        ("num_questions", num_questions, 0, _INT32_MAX),
-        ("max_seq_len", max_seq_len, 0, _INT32_MAX),
-    ):
-        if value is None and name != "top_k":
-            continue
-        if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
-        if most is not None and value > most:
-            raise ValueError(f"{name} must be at most {most}; got {value}")
+    if top_k is None:
+        raise ValueError("top_k must be an integer of at least 1; got None")
+    _check_count("top_k", top_k, 1, _INT32_MAX)
+    _check_count("max_answer_len", max_answer_len, 1)
+    _check_count("num_questions", num_questions, 0, _INT32_MAX)
+    _check_count("max_seq_len", max_seq_len, 0, _INT32_MAX)
     for name, flag in (("distinct", distinct), ("null_in_spans", null_in_spans)):
         if not isinstance(flag, bool):
             raise ValueError(f"{name} must be True or False; got {flag!r}")
@@ -398,6 +468,15 @@ def _check_scalars(
         raise ValueError(
             f"scoring must be one of {', '.join(map(repr, _SCORINGS))}; got {scoring!r}"
         )
+
+
+def _check_count(name: str, value: int | None, least: int, most: int | None = None) -> None:
+    if value is None:
+        return
+    if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}; got {value}")
 
 
 def _check_logits(start: Tensor, end: Tensor, row_offset: Tensor | None) -> None:
