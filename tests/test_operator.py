@@ -79,19 +79,71 @@ def test_fake_tensors_have_the_shapes_and_dtypes_of_real_results():
         assert a.dtype == b.dtype
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_is_captured_in_a_cuda_graph():
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@on_gpu
+@pytest.mark.parametrize("whole_rows", [False, True])
+def test_is_captured_in_a_cuda_graph(whole_rows: bool):
     (start, end, context, question), options = call("cuda")
-    eager = qa_fast.decode_spans(start, end, context, question, **options)
+    rest = (None, question) if whole_rows else (context, question)
+    eager = qa_fast.decode_spans(start, end, *rest, **options)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = qa_fast.decode_spans(start, end, context, question, **options)
+        captured = qa_fast.decode_spans(start, end, *rest, **options)
     start.copy_(start.flip(0))
     end.copy_(end.flip(0))
     graph.replay()
-    again = qa_fast.decode_spans(start, end, context, question, **options)
+    again = qa_fast.decode_spans(start, end, *rest, **options)
     assert_identical(captured, again)
     assert not torch.equal(captured.score, eager.score)
+
+
+@on_gpu
+def test_a_cuda_graph_refuses_what_is_on_the_host_and_goes_on():
+    (start, end, context, question), options = call("cuda")
+    qa_fast.decode_spans(start, end, context, question, **options)
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        with pytest.raises(ValueError, match="context is on cpu, which a CUDA graph"):
+            qa_fast.decode_spans(start, end, context.cpu(), question, **options)
+        with pytest.raises(ValueError, match="num_questions must be given"):
+            qa_fast.decode_spans(start, end, context, question)
+        qa_fast.decode_spans(start, end, context, question, **options)
+
+
+@on_gpu
+def test_runs_on_the_current_stream():
+    """Behind what is in its queue: logits that are long in the making."""
+    arguments, options = call("cuda")
+    want = qa_fast.decode_spans(*arguments, **options)
+    start = torch.zeros_like(arguments[0])
+    stream = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        start.copy_(arguments[0])
+        found = qa_fast.decode_spans(start, *arguments[1:], **options)
+    stream.synchronize()
+    assert_identical(found, want)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("current", [0, 1])
+@pytest.mark.parametrize("operator", [False, True])
+def test_runs_on_the_device_of_the_logits(current: int, operator: bool):
+    arguments, options = call("cuda:1")
+    want = qa_fast.decode_spans(*call("cpu")[0], **options)
+    with torch.cuda.device(current):
+        if operator:
+            found = spans.Spans(*spans._decode_spans(*operator_arguments("cuda:1")))
+            want = spans.Spans(*spans._decode_spans(*operator_arguments("cpu")))
+        else:
+            found = qa_fast.decode_spans(*arguments, **options)
+        assert torch.cuda.current_device() == current
+    assert {x.device for x in found} == {torch.device("cuda", 1)}
+    for name in ("start", "end", "chunk", "nonfinite"):
+        assert torch.equal(getattr(found, name).cpu(), getattr(want, name)), name
+    torch.testing.assert_close(found.score.cpu(), want.score)
 
 
 FLOATS = torch.zeros(C, N)
@@ -185,3 +237,27 @@ def test_scores_are_the_probabilities_of_the_two_softmaxes():
     total = sum(float(p[i] * q[j]) for i in range(9) for j in range(i, 9))
     assert math.isclose(found.score.exp().sum().item(), total, rel_tol=1e-5)
     assert found.null_score.item() == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"top_k": 0}, "top_k must be an integer of at least 1; got 0"),
+        ({"scoring": "best"}, "'probability', 'shared', 'logit'; got 'best'"),
+        ({"max_seq_len": -1}, "max_seq_len must be an integer of at least 0; got -1"),
+        ({"max_chunks": 0}, "max_chunks must be an integer of at least 1; got 0"),
+        ({"max_chunks": "many"}, "max_chunks must be an integer of at least 1; got 'many'"),
+        ({"dtype": torch.float64}, "float16, bfloat16 or float32; got torch.float64"),
+        ({"distinct": 2}, "distinct must be True or False; got 2"),
+    ],
+    ids=str,
+)
+def test_warmup_names_bad_arguments(changes: dict[str, Any], message: str):
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        qa_fast.warmup("cpu", **changes)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("max_chunks", [None, 1, 1000])
+def test_warmup_on_a_cpu_returns(max_chunks: int | None, flat: bool):
+    assert qa_fast.warmup("cpu", top_k=3, max_chunks=max_chunks, flat=flat) is None
