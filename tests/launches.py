@@ -128,8 +128,9 @@ class Gpus(TorchFunctionMode):
     # ---- what the compiler would do, and PyTorch's own driver -----------------------------------------
 
     def compile(self, source: Any, **_: Any) -> CompiledKernel:
+        source.hash()  # which finds the globals that each launch looks at
         self.compiled.append(source.fn.__name__)
-        return _Kernel(source, self)
+        return Kernel(source, self)
 
     def exchange(self, device: int) -> int:
         if device < 0:
@@ -152,7 +153,7 @@ WAITS = {
 }
 
 
-class _Kernel(CompiledKernel):
+class Kernel(CompiledKernel):
     """One that was not compiled."""
 
     def __init__(self, source: Any, gpus: Gpus) -> None:
