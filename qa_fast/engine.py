@@ -226,7 +226,7 @@ class Engine:
             compile=compile,
         )
         self._lock = Lock()
-        self._compiled: dict[Options, Future[None]] = {}
+        self._kernels: dict[Options, Future[None]] = {}
         self._note: str | None = None
         self._noted = False
 
@@ -405,9 +405,9 @@ class Engine:
                 submit_windows(pairs, size, lambda window: executor.submit(prepare, window))
             ) as prepared,
         ):
-            if self.device.type == "cuda" and options not in self._compiled:
+            if self.device.type == "cuda" and options not in self._kernels:
                 # By the thread for answers: there are none before the first ones have been decoded.
-                self._compiled[options] = executor.submit(self._compile, options)
+                self._kernels[options] = executor.submit(self._compile, options)
             started = (
                 executor.submit(self._start(future.result(), options, workers, share))
                 if future
@@ -597,8 +597,8 @@ class Engine:
         """Start finding spans: per chunk for "probability" or on request, else per question."""
         chunks, device, per_chunk = part.chunks, self._forward.device, options.decodes_chunks
         host = device.host
-        if options in self._compiled:
-            wait([self._compiled[options]])  # if it failed, so will this, and say why
+        if options in self._kernels:
+            wait([self._kernels[options]])  # if it failed, so will this, and say why
         spans = decode_spans(
             logits.start,
             logits.end,

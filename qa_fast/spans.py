@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.util import find_spec
+from itertools import product
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -25,6 +26,8 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 _INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
 # A max_answer_len that no chunk reaches; much more does not fit into a kernel's int32.
 _NO_LIMIT = 1 << 30
+# Tokens of a row that the kernels take at once; longer rows are cut into parts.
+_ONE_TILE = 512
 
 
 class Spans(NamedTuple):
@@ -265,11 +268,12 @@ def warmup(
     _check_count("max_chunks", max_chunks, 1)
     # How many chunks of a question are merged at once, and where two passes are less work.
     many = triton_backend.MANY_CHUNKS
-    for chunks in (2, many + 1, many * top_k + 1):
-        if chunks > max(max_chunks or 2, 2):
-            break
+    counts = [n for n in (2, many + 1, many * top_k + 1) if n <= max(max_chunks or 2, 2)]
+    # Rows of flat logits are as long as they happen to be; see `_reach`.
+    widths = {max_seq_len, min(max_seq_len, _ONE_TILE)} if flat else {max_seq_len}
+    for chunks, width in product(counts, widths):
         zeros = torch.zeros((chunks,), dtype=torch.int32, device=device)
-        shape = (max_seq_len,) if flat else (chunks, max_seq_len)
+        shape = (width,) if flat else (chunks, width)
         logits = torch.zeros(shape, dtype=dtype, device=device)
         decode_spans(
             logits,
@@ -284,7 +288,7 @@ def warmup(
             null_in_spans=null_in_spans,
             row_offset=zeros if flat else None,
             num_questions=None if max_chunks is None else 1,
-            max_seq_len=max_seq_len,
+            max_seq_len=width,
         )
 
 
@@ -384,7 +388,7 @@ def _decode_by_kernels(
     if _is_capturing(start_logits.device):
         raise ValueError(
             "a CUDA graph can hold the Triton kernels only, which need a recent Triton and top_k of at "
-            f"most {triton_backend.MAX_TOP_K}: else results are read back; got top_k={rest[1]}"
+            f"most 128: else results are read back; got top_k={rest[1]}"
         )
     if context is None:
         context = _whole_rows(start_logits)
@@ -582,13 +586,17 @@ def _reach(
         return 0, 0
     if context is None or logits.ndim == 2:
         longest = logits.shape[1]
-    elif max_seq_len is not None:
+    elif max_seq_len is not None and (
+        max_seq_len <= _ONE_TILE or not context.is_cpu or not _is_on_host(null_position)
+    ):
         longest = max_seq_len
     else:
-        if _is_capturing(logits.device):
+        if max_seq_len is None and _is_capturing(logits.device):
             raise ValueError("max_seq_len must be given with flat logits in a CUDA graph")
         null = null_position if isinstance(null_position, int) else int(null_position.max())
         longest = max(int(context[:, 1].max()), null + 1)
+        if max_seq_len is not None:  # so many parts of rows as there are, but no kernel more
+            longest = min(max_seq_len, max(longest, _ONE_TILE))
     if question_id is None:
         most_chunks = 1
     elif num_questions is None or question_id.is_cpu:
@@ -596,6 +604,10 @@ def _reach(
     else:
         most_chunks = len(question_id)
     return longest, most_chunks
+
+
+def _is_on_host(value: int | Tensor) -> bool:
+    return isinstance(value, int) or value.is_cpu
 
 
 def _check_question_id(question_id: Tensor, chunks: int, num_questions: int | None) -> int:

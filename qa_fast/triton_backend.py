@@ -16,12 +16,12 @@ MANY_CHUNKS = (
 def decode(
     start_logits: Tensor,
     end_logits: Tensor,
-    context: Tensor | None,
+    context: Tensor,
     context_mask: Tensor | None,
     row_offset: Tensor | None,
     question_id: Tensor | None,
     context_offset: Tensor | None,
-    null_position: Tensor | int,
+    null_position: Tensor,
     num_questions: int,
     top_k: int,
     max_answer_len: int | None,
@@ -44,11 +44,6 @@ def decode(
     tiles = tiling(width, max_answer_len)
     if tiles is None or top_k > MAX_TOP_K or not hasattr(tl, "gather"):  # Triton 3.2 has none
         return None
-    if context is None:
-        ends = torch.arange(2, dtype=torch.int32, device=start_logits.device) * width
-        context = ends.expand(len(start_logits), 2).contiguous()
-    if isinstance(null_position, int):
-        null_position = context.new_full((len(context),), null_position)
     final = tiles.tiles == 1 and question_id is None
 
     def lists_of(context: Tensor, top_k: int) -> tuple[Tensor, ...]:

@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 import triton
-from qa_fast.kernels import merge_topk, span_topk
+from qa_fast.kernels import launch, merge_topk, span_topk
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map_only
@@ -28,9 +29,10 @@ from triton.runtime.jit import JITFunction
 
 
 class Launch(NamedTuple):
-    """What a kernel was started with."""
+    """What a kernel was started with, and the types, constants and alignments that it is for."""
 
     kernel: str
+    compiled_for: str
     grid: tuple[int, int, int]
     device: int
     stream: int
@@ -125,6 +127,10 @@ class Gpus(TorchFunctionMode):
     def get_current_target(self) -> GPUTarget:
         return GPUTarget("cuda", 90, 32)
 
+    def forget(self) -> None:
+        """No kernel is known to have been compiled any more."""
+        launch._compiled.clear()
+
     # ---- what the compiler would do, and PyTorch's own driver -----------------------------------------
 
     def compile(self, source: Any, **_: Any) -> CompiledKernel:
@@ -165,7 +171,11 @@ class Kernel(CompiledKernel):
     def _start(self, x: int, y: int, z: int, stream: int, *rest: Any) -> None:
         arguments = dict(zip(self.src.fn.arg_names, rest[5:], strict=True))
         device = self._gpus.get_current_device()
-        self._gpus.launches.append(Launch(self.name, (x, y, z), device, stream, arguments))
+        source = self.src
+        compiled_for = f"{self.name} {source.signature} {source.constants} {source.attrs}"
+        self._gpus.launches.append(
+            Launch(self.name, compiled_for, (x, y, z), device, stream, arguments)
+        )
 
 
 def _index(x: Tensor) -> int | None:
@@ -192,6 +202,7 @@ def gpus() -> Iterator[Gpus]:
     """PyTorch and Triton find two GPUs, on which no kernel is compiled yet."""
     found = Gpus()
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(launch._compiled, clear=True))
         for module in (span_topk, merge_topk):
             for kernel in vars(module).values():
                 if isinstance(kernel, JITFunction):
@@ -204,6 +215,11 @@ def gpus() -> Iterator[Gpus]:
             (torch.cuda, "_exchange_device", found.exchange),
             (torch.cuda, "_maybe_exchange_device", found.exchange),
             (torch.cuda, "is_current_stream_capturing", lambda: found.capturing),
+            (
+                torch.cuda,
+                "get_device_properties",
+                lambda _: SimpleNamespace(multi_processor_count=132),
+            ),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         yield found

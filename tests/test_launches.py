@@ -56,6 +56,9 @@ def logits(c: int, n: int, device: str = "cuda:0", dtype: torch.dtype = torch.fl
     return torch.randn(2, c, n, dtype=dtype).to(device).unbind()
 
 
+SCORINGS = ["probability", "shared", "logit"]
+
+
 def ids(c: int, questions: int = 1, device: str = "cuda:0") -> torch.Tensor:
     return (torch.arange(c, dtype=torch.int32) * questions // c).to(device)
 
@@ -138,12 +141,102 @@ def test_top_k_given_anew_compiles_few_kernels(gpus: Any, questions: Any, most: 
 @launched
 @pytest.mark.parametrize("max_answer_len", [1, 15, 30, None])
 def test_rows_of_many_widths_need_few_kernels(gpus: Any, max_answer_len: int | None) -> None:
-    """Four widths up to 512 tokens, and one for all longer rows; each with the limit and without."""
-    for n in [*range(1, 513, 7), 512, 513, *range(600, 9000, 777)]:
-        for c in (1, 3, 16, 17):
-            spans.decode_spans(*logits(c, n), max_answer_len=max_answer_len, top_k=5)
-    assert len(gpus.launches) > 80
-    assert len(gpus.compiled) <= 8, gpus.compiled
+    """Up to 512 tokens four widths, and the narrowest also without the limit that is none for them; for
+    each, rows that begin at a multiple of four tokens, or anywhere. Beyond, one for parts of rows, one
+    that adds up what they have in common, and two that merge them.
+    """
+    for n in [*range(1, 513, 7), 512, 513, *range(600, 40_000, 1777)]:
+        for c in (1, 3, 16):
+            start, end = (logits(c, n)[0].clone() for _ in range(2))
+            spans.decode_spans(start, end, max_answer_len=max_answer_len, top_k=5)
+    assert len(gpus.launches) > 200
+    assert len(gpus.compiled) <= (4 + 1) * 2 + 4, gpus.compiled
+
+
+@launched
+def test_rows_that_could_be_long_take_no_more_programs_than_they_are(gpus: Any) -> None:
+    """With integers on the host. Up to 512 tokens they share a kernel."""
+    start = torch.randn(4000).to("cuda:0")
+    for longest, programs in ((3, 100), (300, 100), (512, 100), (600, 200), (3000, 700)):
+        spans.decode_spans(
+            start,
+            start,
+            [[0, longest]] * 100,
+            row_offset=[0] * 100,
+            max_seq_len=100_000,
+            num_questions=100,
+        )
+        lists = gpus.launches[-1 if programs == 100 else -3].arguments["n_lists"]
+        assert lists == programs, longest
+    assert len(gpus.compiled) == 4
+    assert gpus.waits == []
+
+
+def misaligned(x: Any) -> Any:
+    """The same, one element further on in memory."""
+    memory = torch.empty(x.numel() + 1, dtype=x.dtype).to(x.device)
+    return memory[1:].view(x.shape).copy_(x)
+
+
+@launched
+def test_a_kernel_that_is_kept_is_the_one_that_triton_would_take(gpus: Any) -> None:
+    """Kernels are found again by a few facts; none that Triton compiles for is missing among them."""
+    c, n = 12, 64
+    context = torch.tensor([[1, n]] * c, dtype=torch.int32).to("cuda:0")
+    question, null = ids(c, 3), ids(c, c)
+    mask = torch.ones(c, n, dtype=torch.bool).to("cuda:0")
+    row_offset = torch.arange(c).to("cuda:0") * n
+    one_chunk = {"num_questions": 1, "question_id": ids(1), "context_offset": ids(1)}
+    flat = {"row_offset": row_offset, "max_seq_len": n}
+    calls: list[dict[str, Any]] = []
+    for dtype in (torch.float32, torch.float16):
+        start, end = (logits(c, n, dtype=dtype)[0].clone() for _ in range(2))
+        plain = {"start_logits": start, "end_logits": end, "context": context}
+        changes: list[dict[str, Any]] = [
+            {},
+            {"top_k": 1},
+            {"top_k": 100},
+            {"max_answer_len": None},
+            {"scoring": "logit"},
+            {"start_logits": misaligned(start)},
+            {"end_logits": misaligned(end)},
+            {"context": misaligned(context)},
+            {"context": None},
+            {"null_position": null},
+            {"null_position": misaligned(null)},
+            {"null_position": 1, "null_in_spans": True},
+            {"null_position": 16},
+            {"context_mask": mask},
+            {"context_mask": misaligned(mask)},
+            {"start_logits": start.view(-1), "end_logits": end.view(-1), **flat},
+            {"start_logits": start.view(-1)[1:], "end_logits": end.view(-1)[1:], **flat},
+            {"start_logits": start.view(-1), "end_logits": end.view(-1), **flat,
+             "row_offset": misaligned(row_offset)},
+            {"question_id": question, "num_questions": 3},
+            {"question_id": question, "num_questions": 3, "top_k": 100},
+            {"question_id": misaligned(question), "num_questions": 3, "scoring": "shared"},
+            {"question_id": question, "num_questions": 3, "context_offset": misaligned(null)},
+            {"start_logits": start[:1], "end_logits": end[:1], "context": context[:1], **one_chunk},
+            {"start_logits": start[:, :63], "end_logits": end[:, :63]},
+            *({"start_logits": x, "end_logits": x, "context": None, "max_answer_len": limit}
+              for x in (start[:, :1], start.view(3, -1), start.view(1, -1)) for limit in (5, None)),
+            *({"start_logits": long, "end_logits": long, "question_id": ids(70), "num_questions": 1,
+               "context": ranges, "top_k": 2, "scoring": scoring}
+              for long in (logits(70, 60, dtype=dtype)[0], logits(70, 600, dtype=dtype)[0])
+              for ranges in (None, ids(140).view(70, 2)) for scoring in SCORINGS),
+        ]  # fmt: skip
+        calls += [{**plain, **change} for change in changes]
+    for kept in (False, True, True):
+        for arguments in calls:
+            if not kept:
+                gpus.forget()
+            spans.decode_spans(**arguments)
+    third = len(gpus.launches) // 3
+    assert third > len(calls)
+    compiled_for = [launch.compiled_for for launch in gpus.launches]
+    assert compiled_for[:third] == compiled_for[third:-third]
+    assert compiled_for[:third] == compiled_for[-third:]
+    assert 10 < len(set(compiled_for)) < third
 
 
 # ---- where --------------------------------------------------------------------------------------------
@@ -279,7 +372,7 @@ def test_a_cuda_graph_reads_nothing_back(gpus: Any, missing: str, why: str) -> N
 
 @launched
 @pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
+@pytest.mark.parametrize("scoring", SCORINGS)
 @pytest.mark.parametrize("max_chunks", [None, 2, 40, 1000])
 def test_after_warmup_calls_compile_nothing(
     gpus: Any, max_chunks: int | None, scoring: Any, flat: bool
@@ -305,7 +398,11 @@ def test_after_warmup_calls_compile_nothing(
 
 
 @launched
-@pytest.mark.parametrize("options", [{}, {"scoring": "logit", "top_k": 3}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scoring": "logit", "top_k": 3}, {"scoring": "shared", "max_seq_len": 1000}],
+    ids=str,
+)
 def test_an_engine_compiles_ahead_of_its_first_answer(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
