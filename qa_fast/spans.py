@@ -158,6 +158,11 @@ def decode_spans(
         raise ValueError(
             f"null_position must be inside its row, or -1 for none; got {null_position}"
         )
+    elif row_offset is None and chunks and null_position >= start_logits.shape[1]:
+        raise ValueError(
+            f"null_position must be inside its row, or -1 for none; got {null_position} for chunk 0, "
+            f"whose row has room for {start_logits.shape[1]} tokens"
+        )
     if context_offset is not None:
         context_offset = _integers("context_offset", context_offset, (chunks,), device)
     if context_mask is not None:
@@ -180,13 +185,14 @@ def decode_spans(
     decode: Any = _decode_spans
     if plain and start_logits.is_cuda:
         decode = _decode_on_gpu
-    else:
-        if plain and start_logits.is_cpu:
-            decode = _decode_on_cpu
-        if context is None:
-            context = _whole_rows(start_logits)
-        if isinstance(null_position, int):
-            null_position = torch.full((chunks,), null_position, dtype=torch.int32, device=device)
+    elif plain and start_logits.is_cpu:
+        decode = _decode_on_cpu
+    if not distinct:
+        context_offset = None
+    if context is None and (decode is not _decode_on_gpu or context_offset is not None):
+        context = _whole_rows(start_logits)
+    if isinstance(null_position, int) and decode is not _decode_on_gpu:
+        null_position = torch.full((chunks,), null_position, dtype=torch.int32, device=device)
     if context is not None:
         context = _moved("context", context, device)
     if not isinstance(null_position, int):
@@ -195,9 +201,7 @@ def decode_spans(
         row_offset = _moved("row_offset", row_offset, device, torch.int64)
     if question_id is not None:
         question_id = _moved("question_id", question_id, device)
-    if not distinct:
-        context_offset = None
-    elif context_offset is not None:
+    if context_offset is not None:
         context_offset = _moved("context_offset", context_offset, device)
     return Spans(
         *decode(
@@ -352,7 +356,8 @@ def _decode_on_gpu_operator(
 def _decode_on_gpu(start_logits: Tensor, *rest: Any) -> Any:
     """As the operator, but what is the same for all chunks is no tensor.
 
-    A context of None is the whole row, a null position an integer. The results may share memory.
+    A null position is an integer then, and a context None, which is the whole row (where there is no
+    context_offset). The results may share memory.
     """
     if start_logits.is_cuda and start_logits.get_device() != torch.cuda.current_device():
         with torch.cuda.device(start_logits.device):  # Triton launches on the current one

@@ -146,6 +146,49 @@ def test_runs_on_the_device_of_the_logits(current: int, operator: bool):
     torch.testing.assert_close(found.score.cpu(), want.score)
 
 
+SAME_FOR_ALL = {
+    "nothing": {},
+    "null-in-spans": {"null_position": 3, "null_in_spans": True},
+    "no-null": {"null_position": -1},
+    "many": {"top_k": 50, "max_answer_len": None},
+    "best": {"top_k": 1},
+    "questions": {"question_id": [0, 0, 1, 2], "context_offset": [0, 3, 0, 0], "num_questions": 3,
+                  "distinct": False},
+    "shared": {"question_id": [0, 0, 0, 0], "scoring": "shared", "num_questions": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", SAME_FOR_ALL.values(), ids=SAME_FOR_ALL.keys())
+def test_what_is_the_same_for_all_chunks_is_no_tensor_on_a_gpu(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    """Without a GPU the interpreter takes the tensors of a CPU, which say that they are on one."""
+    pytest.importorskip("triton")
+    start, end = call()[0][:2]
+    null = options.get("null_position", 0)
+    tensors = {"context": torch.tensor([[0, N]] * C), "null_position": torch.full((C,), null)}
+    want = qa_fast.decode_spans(start, end, **{**options, **tensors})
+    given = []
+
+    def decode(*arguments: Any) -> Any:
+        given.append((arguments[2], arguments[7]))
+        return found_by_kernels(*arguments)
+
+    found_by_kernels = spans.triton_backend.decode
+    monkeypatch.setattr(spans.triton_backend, "decode", decode)
+    if DEVICE == "cpu":
+        for name, value in (("is_cuda", True), ("is_cpu", False), ("get_device", lambda _: 0)):
+            monkeypatch.setattr(torch.Tensor, name, value)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    found = qa_fast.decode_spans(start.to(DEVICE), end.to(DEVICE), **options)
+    monkeypatch.undo()
+    assert given == [(None, null)]
+    for name in ("start", "end", "chunk", "nonfinite"):
+        assert torch.equal(getattr(found, name).cpu(), getattr(want, name)), name
+    for name in ("score", "null_score"):
+        torch.testing.assert_close(getattr(found, name).cpu(), getattr(want, name))
+
+
 FLOATS = torch.zeros(C, N)
 
 BAD_CALLS = {
@@ -185,6 +228,10 @@ BAD_CALLS = {
     "question-id-negative": ({"question_id": torch.tensor([-1, 0, 1, 2])}, "got -1 to 2"),
     "question-id-shape": ({"question_id": torch.tensor([0, 1])}, "question_id must have shape [4]"),
     "num-questions-without-ids": ({"question_id": None}, "each of the 4 chunks is a question of its own"),
+    "null-position-past-the-row-of-a-gpu": (
+        {"start_logits": FLOATS.to("meta"), "end_logits": FLOATS.to("meta"), "null_position": 12},
+        "got 12 for chunk 0, whose row has room for 12 tokens",
+    ),
     "mask-dtype": ({"context_mask": torch.ones(C, N)}, "context_mask must be bool"),
     "mask-shape": ({"context_mask": torch.ones(C, 2).bool()}, "got torch.bool, [4, 2] on cpu"),
     "mask-not-a-tensor": ({"context_mask": [[True] * N] * C}, "context_mask must be a torch.Tensor; got list"),
