@@ -180,7 +180,7 @@ def decode_spans(
     longest, most_chunks = _reach(
         start_logits, null_position, context, chunks, question_id, num_questions, max_seq_len
     )
-    # The operator's own Python costs as much as decoding 20 chunks on a CPU, or two launches on a GPU.
+    # The operator's own Python takes as long as 20 chunks on a CPU, or as most of this on a GPU.
     plain = type(start_logits) is type(end_logits) is Tensor and not torch.compiler.is_compiling()
     decode: Any = _decode_spans
     if plain and start_logits.is_cuda:

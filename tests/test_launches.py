@@ -23,7 +23,7 @@ from qa_fast.engine import Engine, Options
 
 from .tiny import tokenizer_of, xquad
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.4")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 launched = pytest.mark.skipif(INTERPRETED, reason="run by test_all_of_this_without_the_interpreter")
