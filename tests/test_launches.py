@@ -427,8 +427,8 @@ def test_an_engine_compiles_ahead_of_its_first_answer(
         monkeypatch.setattr(engine_module, "warmup", warm_gpu)
         monkeypatch.setattr(engine_module, "decode_spans", decode_on_gpu)
         monkeypatch.setattr(Engine, "device", torch.device("cuda", 0))
-        for _ in range(2):
-            list(engine.read(pairs(20), Options(**options)))
+        for given in (pairs(20), [("Who?", "Ada.")]):
+            list(engine.read(given, Options(**options)))
     kernels = len(found.compiled)
     assert order == [("warmup", kernels), ("decode", kernels), ("decode", kernels)]
 
