@@ -195,18 +195,20 @@ def n_best_loop(work: Workload, logits: Logits) -> list[list[tuple[float, int, i
 
 
 class Clock:
-    """Measures calls on a device."""
+    """Measures calls on a device, at least ``least`` of them after ``warm_ups``."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, device: str, *, warm_ups: int = 3, least: int = 5) -> None:
+        self.device, self.warm_ups, self.least = device, warm_ups, least
 
     def __call__(self, call: Callable[[], Any], budget: float = 0.5) -> Times:
-        """Seconds of repeated calls after a warm-up."""
-        for _ in range(3):
+        """Seconds of repeated calls after a warm-up, for about ``budget`` seconds."""
+        for _ in range(self.warm_ups):
             call()
         times: Times = []
         begin = time.perf_counter()
-        while len(times) < 5 or (time.perf_counter() - begin < budget and len(times) < 2000):
+        while len(times) < self.least or (
+            time.perf_counter() - begin < budget and len(times) < 2000
+        ):
             times.append(self._once(call))
         return times
 
