@@ -1,10 +1,21 @@
 """Merge the span lists of each question into its k best spans.
 
-A list holds the n best spans of a chunk (or of a tile of a long chunk), best first. One program merges
-the lists of one group: it keeps the head of every list in a register and k times takes the best head
-and moves that list on by one. A question with more lists than a program has room for is merged in
-levels, each with ``FAN_IN`` times fewer lists than the last; the grid of a level follows from shapes
-alone, so nothing is read back and the order of every operation is fixed.
+A list holds the best spans of a chunk (or of a tile of a long one), best first. One program, a warp,
+merges the lists of one group: it keeps the head of every list in a register and k times takes the best
+head and moves that list on by one.
+
+The groups are found by the kernel itself. At the last level a group is all lists of a question. Before
+that the lists are cut into blocks of FAN_IN, and a group is what a block holds of a question:
+
+    list        0 . . . . . . . | 8 . . . . . . . | 16 . . .
+    question    0 0 0 1 1 1 1 1 | 1 1 1 1 1 1 1 1 | 1 1 2 2
+    block       0               | 1               | 2
+    group       0     1         | 2               | 3   4        = block + question
+
+The number of a group never falls along the lists, and no two groups share one. So its first list is
+found by a search over the lists, FAN_IN probes at a time, and the grid follows from shapes alone:
+nothing is read back, nothing is counted beforehand, the order of every operation is fixed. A number that
+no group has (after a question without lists) makes an empty group.
 
 Equal scores: the earlier list first, which is the order of (chunk, start, end). With ``DISTINCT`` a span
 that was emitted already, by its place in the whole context, is skipped. The k best distinct spans of a
@@ -21,7 +32,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .span_topk import LN_2, LOG2_E, LOWEST, ORDERED_MINUS_INF, ordered
+from .lanes import LN_2, LOG2_E, LOWEST, MINUS_INF_KEY, NO_INDEX, ordered
+from .launch import launch
+
+OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
+FAN_INS = (32, 512)  # lists that one program merges
 
 
 @triton.jit
@@ -31,264 +46,314 @@ def _log_sum_exp(x):
 
 
 @triton.jit
+def _float(x):
+    return x.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _bits(x):
+    return x.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def _group_of(list_id, question_ptr, n_tiles, final, valid, FAN_IN: tl.constexpr):
+    """Number of the group that a list belongs to."""
+    group = tl.load(question_ptr + list_id // n_tiles, mask=valid, other=0)
+    return group + tl.where(final != 0, 0, list_id // FAN_IN)
+
+
+@triton.jit
+def _first_list(group, question_ptr, n_lists, n_tiles, final, FAN_IN: tl.constexpr):
+    """The first list of a group, or of a later one; ``n_lists`` if there is none."""
+    probe = tl.arange(0, FAN_IN)
+    low = tl.zeros([], tl.int32)
+    high = low + n_lists
+    while low < high:  # per search
+        step = (high - low + (FAN_IN - 1)) // FAN_IN
+        list_id = low + step * (probe + 1) - 1
+        valid = list_id < high
+        earlier = _group_of(list_id, question_ptr, n_tiles, final, valid, FAN_IN) < group
+        skipped = tl.sum((valid & earlier).to(tl.int32), axis=0)
+        high = tl.minimum(low + (skipped + 1) * step - 1, high)
+        low = low + skipped * step
+    return low
+
+
+@triton.jit
 def _place(token, first, last, offset):
     """Index of a chunk's token in the whole context; -1 for the null position."""
     return tl.where((token >= first) & (token < last), token - first + offset, -1)
 
 
-@triton.jit
-def merge_kernel(
-    out_score_ptr,
-    out_first_ptr,
-    out_last_ptr,
-    out_chunk_ptr,
-    out_log_norm_ptr,
-    out_null_score_ptr,
-    nonfinite_ptr,
-    score_ptr,
-    first_ptr,
-    last_ptr,
-    chunk_ptr,
-    log_norm_ptr,
-    chunk_norm_ptr,
-    null_score_ptr,
+@triton.jit(
+    # Few kernels: none for a 1, or a multiple of 16, or for a view that begins in the middle.
+    do_not_specialize_on_alignment=[
+        "out_ptr",
+        "lists_ptr",
+        "per_list_ptr",
+        "question_ptr",
+        "best_ptr",
+        "floor_ptr",
+        "chunk_norm_ptr",
+        "context_ptr",
+        "context_offset_ptr",
+    ],
+    do_not_specialize=[
+        "n_lists",
+        "n_tiles",
+        "list_k",
+        "n_groups",
+        "top_k",
+        "final",
+        "shared",
+        "second_round",
+    ],
+)
+def merge_topk_kernel(
+    out_ptr,
     lists_ptr,
-    groups_ptr,
+    per_list_ptr,
+    question_ptr,
+    best_ptr,
+    floor_ptr,
+    chunk_norm_ptr,
     context_ptr,
     context_offset_ptr,
-    n_questions,
-    n_groups,
     n_lists,
     n_tiles,
-    LIST_K: tl.constexpr,
-    TOP_K: tl.constexpr,
+    list_k,
+    n_groups,
+    top_k,
+    final,
+    shared,
+    second_round,
     BLOCK_K: tl.constexpr,
     FAN_IN: tl.constexpr,
-    LEAF: tl.constexpr,
-    CHUNK_NORM: tl.constexpr,
-    SHARED_NORM: tl.constexpr,
-    DISTINCT: tl.constexpr,
-    FINAL: tl.constexpr,
 ):
-    """One group: at the last level all lists of a question, before that ``FAN_IN`` of them."""
-    group = tl.program_id(0).to(tl.int64)
-    if FINAL:
-        begin = tl.load(lists_ptr + group)
-        end = tl.load(lists_ptr + group + 1)
-    else:
-        # The question of a group: the last one whose first group is not beyond it.
-        question = tl.zeros([], tl.int64)
-        beyond = question + n_questions  # a 1 arrives as a Python number
-        while beyond - question > 1:
-            middle = (question + beyond) // 2
-            if tl.load(groups_ptr + middle) <= group:
-                question = middle
-            else:
-                beyond = middle
-        begin = tl.load(lists_ptr + question) + (group - tl.load(groups_ptr + question)) * FAN_IN
-        end = tl.minimum(tl.load(lists_ptr + question + 1), begin + FAN_IN)
-    begin = tl.maximum(begin, 0)
-    end = tl.minimum(end, n_lists)
-    too_many = end - begin > FAN_IN  # more chunks than the caller said
+    """One group of lists; with ``final`` all lists of a question.
 
+    ``lists_ptr`` has score, start, end and chunk [n_lists, list_k], all of 4 bytes, and ``per_list_ptr``
+    null score and log-sum-exps of starts and ends [n_lists], as `span_topk_kernel` writes them.
+    ``out_ptr`` takes the same for [n_groups, top_k], and the question [n_groups]; with ``final``,
+    after the null scores, one byte [n_groups] that says whether logits were not finite.
+    """
+    group = tl.program_id(0)
+    begin = _first_list(group, question_ptr, n_lists, n_tiles, final, FAN_IN)
+    question = group - tl.where(final != 0, 0, tl.minimum(begin, n_lists - 1) // FAN_IN)
     which = begin + tl.arange(0, FAN_IN)
-    present = which < end
-    log_norm_s = _log_sum_exp(tl.load(log_norm_ptr + which, mask=present, other=float("-inf")))
-    log_norm_e = _log_sum_exp(
-        tl.load(log_norm_ptr + n_lists + which, mask=present, other=float("-inf"))
+    present = which < n_lists
+    present = present & (_group_of(which, question_ptr, n_tiles, final, present, FAN_IN) == group)
+    after = begin + FAN_IN
+    beyond = _group_of(after, question_ptr, n_tiles, final, after < n_lists, FAN_IN)
+    too_many = (after < n_lists) & (beyond == group)  # more chunks than the caller said
+
+    norm_s = _log_sum_exp(
+        _float(tl.load(per_list_ptr + n_lists + which, mask=present, other=-8388608))
     )
-    norm = log_norm_s + log_norm_e
-    null_scores = tl.load(null_score_ptr + which, mask=present, other=float("inf"))
+    norm_e = _log_sum_exp(
+        _float(tl.load(per_list_ptr + 2 * n_lists + which, mask=present, other=-8388608))
+    )
+    norm = norm_s + norm_e
+    null_scores = _float(tl.load(per_list_ptr + which, mask=present, other=2139095040))
 
     # What to subtract from the sums of logits: the normalizer of each list's chunk, or of all of them.
     list_norm = tl.zeros([FAN_IN], tl.float32)
-    if CHUNK_NORM:
+    if chunk_norm_ptr is not None:
         list_norm = tl.load(chunk_norm_ptr + which // n_tiles, mask=present, other=0.0)
         null_scores -= list_norm
-    shift = 0.0
-    if SHARED_NORM:
-        shift = tl.where(norm > float("-inf"), norm, 0.0)
+    shift = tl.where((shared != 0) & (norm > float("-inf")), norm, 0.0)
     null_score = tl.min(null_scores, axis=0)
 
+    if second_round != 0:  # rare
+        floor_at = floor_ptr + question.to(tl.int64) * top_k + (top_k - 1)
+        best = _float(tl.load(best_ptr + which, mask=present, other=0)) - list_norm
+        present = present & (best >= _float(tl.load(floor_at)))
+
     nonfinite = ((norm < float("inf")) == 0) | too_many
-    slots = tl.arange(0, BLOCK_K)
-    out = group * TOP_K
+    field = n_lists.to(tl.int64) * list_k
+    out_field = n_groups.to(tl.int64) * top_k
+    row_ptr = lists_ptr + which.to(tl.int64) * list_k
+    out_row_ptr = out_ptr + group.to(tl.int64) * top_k
     taken = tl.zeros([FAN_IN], tl.int32)
-    head = tl.load(score_ptr + which * LIST_K, mask=present, other=float("-inf")) - list_norm
-    seen_first = tl.full([BLOCK_K], -2, tl.int32)
-    seen_last = tl.full([BLOCK_K], -2, tl.int32)
-    found = tl.where(nonfinite, TOP_K, 0)
-    while found < TOP_K:
-        key = ordered(head)
-        best = tl.max(key, axis=0)
-        if best > ORDERED_MINUS_INF:
-            winner = tl.min(tl.where(key == best, which, n_lists), axis=0)
-            is_winner = which == winner
-            rank = tl.sum(tl.where(is_winner, taken, 0), axis=0)
-            score = tl.sum(tl.where(is_winner, head, 0.0), axis=0)
-            at = winner * LIST_K + rank
-            first = tl.load(first_ptr + at)
-            last = tl.load(last_ptr + at)
-            if LEAF:
-                chunk = (winner // n_tiles).to(tl.int32)
-            else:
-                chunk = tl.load(chunk_ptr + at)
-            new = True
-            if DISTINCT:
-                low = tl.load(context_ptr + 2 * chunk)
-                high = tl.load(context_ptr + 2 * chunk + 1)
-                offset = tl.load(context_offset_ptr + chunk)
-                place_first = _place(first, low, high, offset)
-                place_last = _place(last, low, high, offset)
-                repeated = (seen_first == place_first) & (seen_last == place_last)
-                new = tl.sum(repeated.to(tl.int32), axis=0) == 0
-                is_slot = slots == tl.where(new, found, -1)
-                seen_first = tl.where(is_slot, place_first, seen_first)
-                seen_last = tl.where(is_slot, place_last, seen_last)
-            if new:
-                tl.store(out_score_ptr + out + found, score - shift)
-                tl.store(out_first_ptr + out + found, first)
-                tl.store(out_last_ptr + out + found, last)
-                tl.store(out_chunk_ptr + out + found, chunk)
-                found += 1
-            taken += is_winner.to(tl.int32)
-            more = is_winner & (taken < LIST_K)
-            following = (
-                tl.load(score_ptr + which * LIST_K + taken, mask=more, other=float("-inf"))
-                - list_norm
-            )
-            head = tl.where(is_winner, following, head)
-        else:
-            unfilled = (slots >= found) & (slots < TOP_K)
-            tl.store(out_score_ptr + out + slots, float("-inf"), mask=unfilled)
-            tl.store(out_first_ptr + out + slots, -1, mask=unfilled)
-            tl.store(out_last_ptr + out + slots, -1, mask=unfilled)
-            tl.store(out_chunk_ptr + out + slots, -1, mask=unfilled)
-            found += TOP_K
+    head = _float(tl.load(row_ptr, mask=present, other=-8388608)) - list_norm
+    slots = tl.arange(0, BLOCK_K)
+    if context_offset_ptr is not None:
+        seen_first = tl.full([BLOCK_K], -2, tl.int32)
+        seen_last = tl.full([BLOCK_K], -2, tl.int32)
+    found = tl.where(nonfinite, top_k, 0)
+    best = tl.max(ordered(head), axis=0)
+    while (found < top_k) & (best > MINUS_INF_KEY):  # per pop
+        winner = tl.min(tl.where(ordered(head) == best, which, NO_INDEX), axis=0)
+        is_winner = which == winner
+        rank = tl.sum(tl.where(is_winner, taken, 0), axis=0)
+        score = tl.sum(tl.where(is_winner, head, 0.0), axis=0)
+        at = lists_ptr + winner.to(tl.int64) * list_k + rank
+        first = tl.load(at + field)
+        last = tl.load(at + 2 * field)
+        chunk = tl.load(at + 3 * field)
+        new = True
+        if context_offset_ptr is not None:
+            low = tl.load(context_ptr + 2 * chunk.to(tl.int64))
+            high = tl.load(context_ptr + 2 * chunk.to(tl.int64) + 1)
+            offset = tl.load(context_offset_ptr + chunk)
+            place_first = _place(first, low, high, offset)
+            place_last = _place(last, low, high, offset)
+            repeated = (seen_first == place_first) & (seen_last == place_last)
+            new = tl.sum(repeated.to(tl.int32), axis=0) == 0
+            is_slot = slots == tl.where(new, found, -1)
+            seen_first = tl.where(is_slot, place_first, seen_first)
+            seen_last = tl.where(is_slot, place_last, seen_last)
+        if new:
+            tl.store(out_row_ptr + found, _bits(score - shift))
+            tl.store(out_row_ptr + out_field + found, first)
+            tl.store(out_row_ptr + 2 * out_field + found, last)
+            tl.store(out_row_ptr + 3 * out_field + found, chunk)
+            found += 1
+        taken += is_winner.to(tl.int32)
+        more = is_winner & (taken < list_k)
+        following = _float(tl.load(row_ptr + taken, mask=more, other=-8388608)) - list_norm
+        head = tl.where(is_winner, following, head)
+        best = tl.max(ordered(head), axis=0)
 
-    if nonfinite:
-        tl.store(out_score_ptr + out + slots, float("nan"), mask=slots < TOP_K)
-        tl.store(out_first_ptr + out + slots, -1, mask=slots < TOP_K)
-        tl.store(out_last_ptr + out + slots, -1, mask=slots < TOP_K)
-        tl.store(out_chunk_ptr + out + slots, -1, mask=slots < TOP_K)
-    if FINAL:
+    if nonfinite:  # rare
+        found = 0
+    worst = tl.zeros([BLOCK_K], tl.float32) + tl.where(nonfinite, float("nan"), float("-inf"))
+    if found < top_k:  # rare
+        unfilled = (slots >= found) & (slots < top_k)
+        tl.store(out_row_ptr + slots, _bits(worst), mask=unfilled)
+        tl.store(out_row_ptr + out_field + slots, -1, mask=unfilled)
+        tl.store(out_row_ptr + 2 * out_field + slots, -1, mask=unfilled)
+        tl.store(out_row_ptr + 3 * out_field + slots, -1, mask=unfilled)
+    out_per_list_ptr = out_ptr + 4 * out_field + group
+    if final != 0:
         null_score = tl.where(null_score < float("inf"), null_score - shift, float("-inf"))
-        tl.store(out_null_score_ptr + group, tl.where(nonfinite, float("nan"), null_score))
-        tl.store(nonfinite_ptr + group, nonfinite)
+        null_score = tl.where(nonfinite, float("nan"), null_score)
+        flags_ptr = (out_ptr + 4 * out_field + n_groups).to(tl.pointer_type(tl.int8))
+        tl.store(flags_ptr + group, nonfinite.to(tl.int8))
     else:
-        tl.store(out_log_norm_ptr + group, log_norm_s)
-        tl.store(out_log_norm_ptr + n_groups + group, log_norm_e)
-        tl.store(out_null_score_ptr + group, null_score)
+        tl.store(out_per_list_ptr + n_groups, _bits(tl.where(too_many, float("nan"), norm_s)))
+        tl.store(out_per_list_ptr + 2 * n_groups, _bits(norm_e))
+        tl.store(out_per_list_ptr + 3 * n_groups, question)
+    tl.store(out_per_list_ptr, _bits(null_score))
 
 
-FAN_IN = 64  # lists that one program merges
+@triton.jit(
+    do_not_specialize_on_alignment=["per_list_ptr"], do_not_specialize=["n_lists", "n_tiles"]
+)
+def chunk_norm_kernel(out_ptr, per_list_ptr, n_lists, n_tiles, BLOCK: tl.constexpr):
+    """What to subtract from the sums of a chunk's logits, from those of its tiles; 0 without support."""
+    chunk = tl.program_id(0)
+    tile = tl.arange(0, BLOCK)
+    norm = tl.zeros([], tl.float32)
+    for side in tl.static_range(1, 3):
+        begin = per_list_ptr + side * n_lists + chunk * n_tiles
+        log_mass = tl.full([BLOCK], float("-inf"), tl.float32)
+        for at in range(0, n_tiles, BLOCK):  # per block
+            x = _float(tl.load(begin + at + tile, mask=at + tile < n_tiles, other=-8388608))
+            peak = tl.maximum(tl.maximum(log_mass, x), LOWEST)
+            mass = tl.exp2((log_mass - peak) * LOG2_E) + tl.exp2((x - peak) * LOG2_E)
+            log_mass = peak + tl.log2(mass) * LN_2
+        norm += _log_sum_exp(log_mass)
+    tl.store(out_ptr + chunk, tl.where(norm == float("-inf"), 0.0, norm))
 
 
-def chunk_norm(log_norm: Tensor, n_tiles: int) -> Tensor:
-    """[C] what to subtract from the sums of a chunk's logits, from the [2, L] log-sum-exps of its lists.
-
-    0 where a chunk has no support.
-    """
-    norm = log_norm.view(2, -1, n_tiles).logsumexp(2).sum(0)
-    return norm.masked_fill(norm == float("-inf"), 0.0)
+def chunk_norm(lists: Tensor, *, n_chunks: int, n_tiles: int, list_k: int) -> Tensor:
+    """[C] float32: what to subtract from the sums of a chunk's logits; from `span_topk`'s lists."""
+    n_lists = n_chunks * n_tiles
+    norm = torch.empty(n_chunks, dtype=torch.float32, device=lists.device)
+    per_list = lists[4 * n_lists * list_k :]
+    arguments = norm, per_list, n_lists, n_tiles, 32
+    launch(chunk_norm_kernel, n_chunks, (lists.device.index,), arguments, OPTIONS)
+    return norm
 
 
 def merge_topk(
-    score: Tensor,
-    first: Tensor,
-    last: Tensor,
-    log_norm: Tensor,
-    null_score: Tensor,
-    context: Tensor,
+    lists: Tensor,
     question_id: Tensor,
+    context: Tensor | None,
     context_offset: Tensor | None,
     *,
+    n_lists: int,
+    list_k: int,
     top_k: int,
     n_questions: int,
     n_tiles: int,
     max_chunks: int,
-    scoring: str,
-) -> tuple[Tensor, ...]:
+    chunk_norm: Tensor | None,
+    shared: bool,
+    second_round: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Merge the lists of [`span_topk`][qa_fast.kernels.span_topk.span_topk] into one per question.
 
     Args:
-        score: [L, n] float32 sums of logits, best first, -inf for none.
-        first: [L, n] int32.
-        last: [L, n] int32.
-        log_norm: [2, L] float32.
-        null_score: [L] float32.
-        context: [C, 2] int32.
+        lists: from `span_topk`.
         question_id: [C] int32.
+        context: [C, 2] int32; needed with ``context_offset``.
         context_offset: [C] int32; None: nothing to skip.
-        top_k: k, spans per question.
+        n_lists: L.
+        list_k: spans per list.
+        top_k: k, spans per question, at most 128.
         n_questions: Q.
         n_tiles: lists per chunk, L / C.
         max_chunks: no question has more chunks.
-        scoring: "probability", "shared" or "logit".
+        chunk_norm: [C] float32 to subtract from the sums of a chunk's logits.
+        shared: subtract the normalizer of all of a question's lists.
+        second_round: lists of one span from the first round, and the merged ones, which say which of
+            ``lists`` were made again.
 
     Returns:
-        score [Q, k] float32, start, end and chunk [Q, k] int32, null_score [Q] float32 and nonfinite
-        [Q] bool.
+        [Q * (4 * k + 1) + Q / 4] int32, fields as of final lists.
     """
-    device = score.device
-    n_lists = len(score)
-    edges = torch.arange(n_questions + 1, dtype=question_id.dtype, device=device)
-    lists = torch.searchsorted(question_id, edges) * n_tiles
-    norm = chunk_norm(log_norm, n_tiles)
-    chunk = first  # not read at the first level
-    longest, leaf = max_chunks * n_tiles, True
+    device = lists.device
+    per_list = lists[4 * n_lists * list_k :]
+    best = floor = lists
+    if second_round is not None:
+        best, floor = second_round
+        per_list = best[4 * n_lists :]
+    longest = max_chunks * n_tiles
+    fan_in = FAN_INS[0] if longest <= FAN_INS[0] else FAN_INS[1]
+    block_k = 32 if top_k <= 32 else 128
     while True:
-        final = longest <= FAN_IN
-        fan_in = triton.next_power_of_2(longest) if final else FAN_IN
-        if final:
-            groups, n_groups = lists, n_questions
-        else:
-            counts = torch.div(lists.diff() + (FAN_IN - 1), FAN_IN, rounding_mode="floor")
-            groups = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-            n_groups = triton.cdiv(n_lists, FAN_IN) + n_questions
-        out_score = torch.empty((n_groups, top_k), dtype=torch.float32, device=device)
-        spans = [torch.empty_like(out_score, dtype=torch.int32) for _ in range(3)]
-        out_log_norm = score.new_empty((2, 1 if final else n_groups))
-        out_null_score = score.new_empty(n_groups)
-        nonfinite = torch.empty(n_groups if final else 1, dtype=torch.bool, device=device)
+        final = longest <= fan_in
+        n_groups = n_questions if final else triton.cdiv(n_lists, fan_in) + n_questions - 1
+        extra = -(-n_groups // 4) if final else 3 * n_groups
+        out = torch.empty(n_groups * (4 * top_k + 1) + extra, dtype=torch.int32, device=device)
         if n_groups:
-            merge_kernel[(n_groups,)](
-                out_score_ptr=out_score,
-                out_first_ptr=spans[0],
-                out_last_ptr=spans[1],
-                out_chunk_ptr=spans[2],
-                out_log_norm_ptr=out_log_norm,
-                out_null_score_ptr=out_null_score,
-                nonfinite_ptr=nonfinite,
-                score_ptr=score,
-                first_ptr=first,
-                last_ptr=last,
-                chunk_ptr=chunk,
-                log_norm_ptr=log_norm,
-                chunk_norm_ptr=norm,
-                null_score_ptr=null_score,
-                lists_ptr=lists,
-                groups_ptr=groups,
-                context_ptr=context,
-                context_offset_ptr=context if context_offset is None else context_offset,
-                n_questions=n_questions,
-                n_groups=n_groups,
-                n_lists=n_lists,
-                n_tiles=n_tiles,
-                LIST_K=score.shape[1],
-                TOP_K=top_k,
-                BLOCK_K=triton.next_power_of_2(top_k),
-                FAN_IN=fan_in,
-                LEAF=leaf,
-                CHUNK_NORM=leaf and scoring == "probability",
-                SHARED_NORM=final and scoring == "shared",
-                DISTINCT=context_offset is not None,
-                FINAL=final,
-                num_warps=1,
-                enable_fp_fusion=False,
+            arguments = (
+                out,
+                lists,
+                per_list,
+                question_id,
+                best,
+                floor,
+                chunk_norm,
+                context,
+                context_offset,
+                n_lists,
+                n_tiles,
+                list_k,
+                n_groups,
+                top_k,
+                1 if final else 0,
+                1 if shared and final else 0,
+                0 if second_round is None else 1,
+                block_k,
+                fan_in,
             )
+            key = (
+                device.index,
+                chunk_norm is None,
+                context is None,
+                context_offset is None,
+                block_k,
+                fan_in,
+            )
+            launch(merge_topk_kernel, n_groups, key, arguments, OPTIONS)
         if final:
-            return out_score, *spans, out_null_score, nonfinite
-        score, (first, last, chunk) = out_score, spans
-        log_norm, null_score, lists = out_log_norm, out_null_score, groups
-        n_lists, longest, leaf = n_groups, triton.cdiv(longest, FAN_IN), False
+            return out
+        # Groups of a block at most, one for what it begins in, and an empty one.
+        longest = triton.cdiv(longest, fan_in) + 2
+        per_list = out[4 * n_groups * top_k :]
+        question_id = per_list[3 * n_groups :]
+        lists, list_k, n_lists, n_tiles = out, top_k, n_groups, 1
+        chunk_norm, second_round = None, None

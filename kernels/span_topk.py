@@ -1,4 +1,4 @@
-"""The k best answer spans of every chunk, in one pass over its logits.
+"""The k best answer spans of every chunk, one warp per chunk, in one pass over its logits.
 
 For a chunk with start logits ``s`` and end logits ``e`` over its context tokens, the kernel finds the k
 largest of
@@ -9,436 +9,1043 @@ and the log-sum-exp of ``s`` and of ``e`` over the context and the null position
 scores need: ``log softmax(s)[i] + log softmax(e)[j]`` is the sum less both log-sum-exps, a constant of
 the chunk, so the order of the sums is the order of the scores.
 
-Steps, all in registers, for a block of tokens seen as a [R, C] tensor (token ``r * C + c``; C is 32, so
-that a row is a warp's lanes and moving along it is one shuffle):
+Steps, in registers, with the tokens on the lanes of a warp as `lanes` draws them:
 
-1. load ``s``, ``e``, and ``e`` shifted by one row (from L1: those tokens were just read);
-2. log-sum-exp of ``s`` and of ``e``;
-3. ``best[i] = s[i] + max(e[i : i + max_answer_len])``, the best span of every start. The sliding maximum
-   doubles its window: 1, 2, 4, ... tokens, each the maximum of the last one and itself shifted, where
-   what leaves a row comes in from the next row's window;
-4. pop k times: the best start, its at most max_answer_len ends (read again from L1), the ends that give
-   that best sum, and the start's next lower sum put back in its place. The k best spans come out in
-   order, with no sort and no N x N matrix. Sums are compared as integers in the order of the floats,
-   whose maximum over a warp is a single instruction on NVIDIA GPUs since compute capability 8.0.
+1. Load ``s`` and ``e``, four tokens at a time, from the last multiple of 4 at or before the context.
+2. The normalizer, ``peak_s + peak_e + log(mass_s * mass_e)``: the null position is among the masses.
+3. ``best[i] = s[i] + max(e[i : i + max_answer_len])``, the best span of every start. A window is the
+   rest of its start's lane, whole lanes, and the beginning of a later lane:
 
-Longer rows are cut into tiles of starts; a tile's ends may lie in the next tile, and every tile makes a
-list of k spans of its own. `merge_topk` merges the lists of a question.
+       lane         l              l + 1           l + 2           l + 3
+       token   . . . i x x x | x x x x x x x | x x x x x x x | x x x . . . .
+                    suffix         whole           whole       prefix
+
+   so the prefix and suffix maxima of the lanes, PER - 1 maxima each, serve all windows (the algorithm of
+   van Herk and of Gil and Werman), and a whole lane is its last prefix.
+4. For k = 1 the largest of them. Else a list of the starts that can matter: those that reach a floor,
+   the k-th largest of the lanes' largest, below which none of the k best spans can lie. Where more do
+   than the list has room for (peaked logits, all in few lanes), bisection raises the floor, while k
+   starts or more reach it. Where too many are equal to it, the first of them are enough.
+5. Pop k times: the best start of the list, its at most max_answer_len ends (read again, from L1), the
+   ends that give that best sum, and the start's next lower sum put back in its place. The k best spans
+   come out in order, with no sort and no N x N matrix.
+
+A row of more than 512 tokens is cut into tiles of starts, each with a list of its own; the ends of a
+tile's last starts are read from the tiles that follow. `merge_topk` merges lists. A program makes
+several lists, one after the other, so that little scratch memory is needed to write those of step 4 to.
 
 Ties: equal sums in the order of (start, end). All ends of a start with the same sum are emitted at once,
-since nothing comes between them. NaN and +inf: the log-sum-exp becomes NaN, which marks the question.
+since nothing comes between them. NaN and +inf: the normalizer becomes NaN, which marks the question.
 Accumulation: float32, whatever the dtype of the logits. Sums that are -inf are no candidates.
 
-Bytes per chunk of N tokens: 2 * N * itemsize read, 16 read (context, null position, offset), and
-12 * k + 12 written.
+Bytes per chunk of N tokens: 2 * N * itemsize read, 12 read (context, null position), 16 * k + 5 written.
+
+Comments on branches and loops say how often they are taken, for ``bench/static_cost.py``.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-LOWEST = tl.constexpr(-3.4028234663852886e38)
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
-ORDERED_MINUS_INF = tl.constexpr(-2139095041)  # _ordered(-inf)
-NO_KEY = tl.constexpr(-2147483648)
-NO_INDEX = tl.constexpr(2147483647)
-
-MAX_BLOCK = 2048  # tokens that one program holds
-MAX_WINDOW = 1024  # more tokens in a span, in longer chunks, would spill registers
-
-
-@triton.jit
-def ordered(x):
-    """Integers in the order of the float32 numbers ``x``; 0.0 and -0.0 are equal."""
-    bits = (x + 0.0).to(tl.int32, bitcast=True)
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
-@triton.jit
-def unordered(key):
-    """The float32 numbers whose `ordered` integers are ``key``."""
-    return (key ^ ((key >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+from .lanes import (
+    LN_2,
+    MINUS_INF_KEY,
+    NO_INDEX,
+    NO_KEY,
+    VEC,
+    earlier_max,
+    further,
+    lane_max,
+    later_max,
+    load_lanes,
+    ordered,
+    peak_and_mass,
+    unordered,
+)
+from .launch import launch
 
 
 @triton.jit
-def log_add_exp(a, b):
-    """``log(exp(a) + exp(b))``; NaN where one of them is NaN or +inf."""
-    peak = tl.maximum(tl.maximum(a, b), LOWEST)
-    return peak + tl.log2(tl.exp2((a - peak) * LOG2_E) + tl.exp2((b - peak) * LOG2_E)) * LN_2
-
-
-@triton.jit
-def _log_sum_exp(x, EXACT: tl.constexpr):
-    """Log-sum-exp of a [R, C] tensor; without EXACT just its maximum. NaN for a NaN or +inf."""
-    if EXACT:
-        peak = tl.maximum(tl.max(tl.max(x, axis=0), axis=0), LOWEST)
-        mass = tl.sum(tl.sum(tl.exp2((x - peak) * LOG2_E), axis=0), axis=0)
-        return peak + tl.log2(mass) * LN_2
-    peak = tl.max(tl.max(tl.where(x != x, float("inf"), x), axis=0), axis=0)
-    return tl.where(peak < float("inf"), peak, float("nan"))
-
-
-@triton.jit
-def _is_inside(
-    position, first, last, null, mask_ptr, HAS_MASK: tl.constexpr, NULL_IN_SPANS: tl.constexpr
+def _inside(
+    tile,
+    shift,
+    mask_ptr,
+    n_logits,
+    null,
+    PER: tl.constexpr,
+    NULL_IN_SPANS: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    OWN: tl.constexpr,
 ):
-    """Where a token can start or end a span; ``mask_ptr`` points to the chunk's first token."""
-    inside = (position >= first) & (position < last)
-    if HAS_MASK:
-        inside = inside & (tl.load(mask_ptr + position, mask=inside, other=0) != 0)
-    if NULL_IN_SPANS:
-        inside = inside | (position == null)
-    return inside
+    """Which tokens of the lanes may start or end a span: PER tensors [32] bool.
 
-
-@triton.jit
-def _suffix_max(x, following):
-    """Maximum of each token of ``x`` [R, C] and all that follow; ``following`` is one row further on."""
-    R: tl.constexpr = x.shape[0]
-    C: tl.constexpr = x.shape[1]
-    column = tl.arange(0, C)[None, :]
-    for step in tl.static_range(0, 32):
-        if (1 << step) < C:
-            source = tl.broadcast_to(tl.minimum(column + (1 << step), C - 1), [R, C])
-            x = tl.maximum(x, tl.gather(x, source, 1))
-    next_row_max = tl.max(following, axis=1)
-    row = tl.arange(0, R)
-    below = row[None, :] >= row[:, None]
-    rest = tl.max(tl.where(below, next_row_max[None, :], float("-inf")), axis=1)
-    return tl.maximum(x, rest[:, None])
-
-
-@triton.jit
-def _slide_max(x, following, WINDOW: tl.constexpr):
-    """Maximum of ``WINDOW`` consecutive tokens of ``x`` [R, C]; ``following`` is one row further on.
-
-    A window reaches at most into the next row.
+    The tokens are ``shift`` further on than the tile's own; OWN says that it is 0.
     """
-    R: tl.constexpr = x.shape[0]
-    C: tl.constexpr = x.shape[1]
-    column = tl.arange(0, C)[None, :]
-    # Windows of 1, 2, 4, ... tokens, then one more step to WINDOW.
-    for step in tl.static_range(0, 32):
-        if (1 << step) < WINDOW:
-            shift = tl.minimum(1 << step, WINDOW - (1 << step))
-            source = tl.broadcast_to((column + shift) % C, [R, C])
-            stays = column + shift < C
-            shifted = tl.gather(x, source, 1)
-            shifted_following = tl.gather(following, source, 1)
-            x = tl.maximum(x, tl.where(stays, shifted, shifted_following))
-            following = tl.maximum(following, tl.where(stays, shifted_following, float("-inf")))
-    return x
+    lane, origin, delta, before, covered, first, last = tile
+    at = lane * PER + shift
+    found = ()
+    if mask_ptr is None and not NULL_IN_SPANS:
+        ahead = covered - at
+        behind = before - at
+        for r in tl.static_range(PER):
+            if OWN and r < VEC - 1:
+                found = found + ((ahead > r) & (behind <= r),)
+            else:
+                found = found + (ahead > r,)
+    else:
+        if mask_ptr is not None:
+            count = covered - shift
+            allowed = load_lanes(mask_ptr, origin + shift, lane, count, n_logits, PER, ALIGNED)
+        for r in tl.static_range(PER):
+            position = at + (delta + r)
+            inside = (position >= first) & (position < last)
+            if mask_ptr is not None:
+                inside = inside & (allowed[r] != 0)
+            if NULL_IN_SPANS:
+                inside = inside | (position == null)
+            if OWN and r < VEC - 1:
+                inside = inside & (before - at <= r)
+            found = found + (inside,)
+    return found
 
 
 @triton.jit
-def span_topk_kernel(
-    score_ptr,
-    first_ptr,
-    last_ptr,
-    chunk_ptr,
-    log_norm_ptr,
-    null_score_ptr,
-    nonfinite_ptr,
+def _logits(ptr, tile, shift, inside, n_logits, PER: tl.constexpr, ALIGNED: tl.constexpr):
+    """Logits of the lanes' tokens, ``shift`` further on than the tile's; -inf where not inside."""
+    lane, origin, _, _, covered, _, _ = tile
+    x = load_lanes(ptr, origin + shift, lane, covered - shift, n_logits, PER, ALIGNED)
+    found = ()
+    for r in tl.static_range(PER):
+        found = found + (tl.where(inside[r], x[r].to(tl.float32), float("-inf")),)
+    return found
+
+
+@triton.jit
+def _ends(
+    end_ptr,
+    tile,
+    shift,
+    mask_ptr,
+    n_logits,
+    null,
+    PER: tl.constexpr,
+    NULL_IN_SPANS: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """End logits ``shift`` tokens further on than the tile's own."""
+    inside = _inside(tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED, False)
+    return _logits(end_ptr, tile, shift, inside, n_logits, PER, ALIGNED)
+
+
+@triton.jit
+def _suffix_max(e, PER: tl.constexpr):
+    """Maximum of a lane's tokens from each one on: ``found[PER - 1 - r]`` from token ``r`` on."""
+    found = (e[PER - 1],)
+    for t in tl.static_range(1, PER):
+        found = found + (tl.maximum(found[t - 1], e[PER - 1 - t]),)
+    return found
+
+
+@triton.jit
+def _window_max(
+    e, suffix, prefix, whole, lane, r: tl.constexpr, PER: tl.constexpr, SPAN: tl.constexpr
+):
+    """``max(e[i : i + SPAN])`` for the starts that are token ``r`` of their lane."""
+    lanes: tl.constexpr = (r + SPAN - 1) // PER
+    rest: tl.constexpr = (r + SPAN - 1) % PER
+    if lanes == 0:
+        best = e[r]
+        for t in tl.static_range(1, SPAN):
+            best = tl.maximum(best, e[r + t])
+    else:
+        best = suffix[PER - 1 - r]
+        if rest == PER - 1:
+            best = tl.maximum(best, whole[lanes - 1])
+        else:
+            if lanes >= 2:
+                best = tl.maximum(best, whole[lanes - 2])
+            best = tl.maximum(best, further(prefix[rest], lane, lanes))
+    return best
+
+
+@triton.jit
+def _best_near(s, e, lane, PER: tl.constexpr, SPAN: tl.constexpr):
+    """``s[i] + max(e[i : i + SPAN])``, with all windows inside the lanes."""
+    prefix = (e[0],)
+    for r in tl.static_range(1, PER):
+        prefix = prefix + (tl.maximum(prefix[r - 1], e[r]),)
+    suffix = _suffix_max(e, PER)
+    # whole[q]: maximum over the next q + 1 lanes.
+    whole = ()
+    reach: tl.constexpr = (PER + SPAN - 2) // PER
+    if reach > 0:
+        whole = (further(prefix[PER - 1], lane, 1),)
+    for q in tl.static_range(2, reach + 1):
+        if q < reach or (PER + SPAN - 2) % PER == PER - 1:
+            whole = whole + (tl.maximum(whole[q - 2], further(prefix[PER - 1], lane, q)),)
+    found = ()
+    for r in tl.static_range(PER):
+        best = _window_max(e, suffix, prefix, whole, lane, r, PER, SPAN)
+        found = found + (s[r] + best,)
+    return found
+
+
+@triton.jit
+def _best_unlimited(
+    s,
+    e,
+    end_ptr,
+    tile,
+    mask_ptr,
+    n_logits,
+    null,
+    PER: tl.constexpr,
+    NULL_IN_SPANS: tl.constexpr,
+    TILED: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """``s[i] + max(e[i:])``."""
+    lane, _, _, _, covered, _, _ = tile
+    suffix = _suffix_max(e, PER)
+    rest = later_max(suffix[PER - 1], lane)
+    if TILED:
+        beyond = tl.full([32], float("-inf"), tl.float32)
+        shift = 32 * PER
+        while shift < covered:  # per further
+            row = _ends(end_ptr, tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED)
+            beyond = tl.maximum(beyond, lane_max(row, PER))
+            shift += 32 * PER
+        rest = tl.maximum(rest, unordered(tl.max(ordered(beyond), axis=0)))
+    found = ()
+    for r in tl.static_range(PER):
+        found = found + (s[r] + tl.maximum(suffix[PER - 1 - r], rest),)
+    return found
+
+
+@triton.jit
+def _best_far(
+    s,
+    e,
+    end_ptr,
+    tile,
+    mask_ptr,
+    n_logits,
+    null,
+    PER: tl.constexpr,
+    SPAN: tl.constexpr,
+    NULL_IN_SPANS: tl.constexpr,
+    TILED: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """``s[i] + max(e[i : i + SPAN])`` for long spans: whole lanes between are a window of lanes."""
+    lane, _, _, _, _, _, _ = tile
+    lanes: tl.constexpr = (SPAN - 1) // PER  # the window's last lane, or the one after it
+    rest: tl.constexpr = (SPAN - 1) % PER
+    suffix = _suffix_max(e, PER)
+
+    # between: maximum of the lanes l + 1 .. l + lanes - 1
+    between = tl.full([32], float("-inf"), tl.float32)
+    if lanes > 1 and lanes <= 32:
+        # Windows of 1, 2, 4, ... lanes, then one more step to lanes - 1.
+        here = suffix[PER - 1]
+        after = tl.full([32], float("-inf"), tl.float32)
+        if TILED:
+            row = _ends(
+                end_ptr, tile, 32 * PER, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED
+            )
+            after = lane_max(row, PER)
+        for step in tl.static_range(0, 5):
+            if (1 << step) < lanes - 1:
+                shift = tl.minimum(1 << step, lanes - 1 - (1 << step))
+                source = (lane + shift) % 32
+                stays = lane + shift < 32
+                moved = tl.gather(here, source, 0)
+                moved_after = tl.gather(after, source, 0)
+                here = tl.maximum(here, tl.where(stays, moved, moved_after))
+                after = tl.maximum(after, tl.where(stays, moved_after, float("-inf")))
+        between = tl.gather(here, (lane + 1) % 32, 0)
+        between = tl.where(lane < 31, between, tl.gather(after, lane * 0, 0))
+    elif lanes > 32:
+        # The tile's own later lanes, full rows of 32 lanes that all windows hold, and a beginning of
+        # two more rows.
+        full: tl.constexpr = lanes // 32
+        more: tl.constexpr = lanes % 32
+        between = later_max(suffix[PER - 1], lane)
+        if full > 1:
+            shared = tl.full([32], float("-inf"), tl.float32)
+            for n in range(1, full):  # per further
+                shift = n * (32 * PER)
+                row = _ends(
+                    end_ptr, tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED
+                )
+                shared = tl.maximum(shared, lane_max(row, PER))
+            between = tl.maximum(between, unordered(tl.max(ordered(shared), axis=0)))
+        shift = full * (32 * PER)
+        row = _ends(end_ptr, tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED)
+        begun = lane_max(row, PER)
+        shift += 32 * PER
+        row = _ends(end_ptr, tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED)
+        begun_after = earlier_max(lane_max(row, PER), lane)
+        all_begun = unordered(tl.max(ordered(begun), axis=0))
+        begun = earlier_max(begun, lane)
+        upto = lane + (more - 1)  # lane of the two rows up to which a window goes; -1 for none
+        early = tl.gather(begun, tl.maximum(upto, 0) % 32, 0)
+        late = tl.gather(begun_after, tl.maximum(upto, 0) % 32, 0)
+        begun = tl.where(upto < 32, early, tl.maximum(late, all_begun))
+        between = tl.maximum(between, tl.where(upto < 0, float("-inf"), begun))
+
+    # The windows' last tokens: in the lane l + lanes, and the next one.
+    shift = lanes * PER
+    ends = _ends(end_ptr, tile, shift, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED)
+    if rest > 0:
+        ends = ends + _ends(
+            end_ptr, tile, shift + PER, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED
+        )
+    prefix = ends[0]
+    for t in tl.static_range(1, rest + 1):
+        prefix = tl.maximum(prefix, ends[t])
+    found = ()
+    for r in tl.static_range(PER):
+        if r > 0:
+            prefix = tl.maximum(prefix, ends[r + rest])
+        best = tl.maximum(tl.maximum(suffix[PER - 1 - r], between), prefix)
+        found = found + (s[r] + best,)
+    return found
+
+
+@triton.jit
+def _is_inside(position, tile, null, row_mask_ptr, allowed, NULL_IN_SPANS: tl.constexpr):
+    """``allowed``, where the positions of the row can end a span."""
+    _, _, _, _, _, first, last = tile
+    if row_mask_ptr is not None or NULL_IN_SPANS:
+        inside = (position >= first) & (position < last)
+        if row_mask_ptr is not None:
+            inside = inside & (tl.load(row_mask_ptr + position, mask=allowed, other=0) != 0)
+        if NULL_IN_SPANS:
+            inside = inside | (position == null)
+        allowed = allowed & inside
+    return allowed
+
+
+@triton.jit
+def _sums_of(
+    i,
+    from_j,
+    start_row_ptr,
+    end_row_ptr,
+    row_mask_ptr,
+    tile,
+    null,
+    SPAN: tl.constexpr,
+    BLOCK_LEN: tl.constexpr,
+    NULL_IN_SPANS: tl.constexpr,
+):
+    """The spans of start ``i``, from end ``from_j`` on: ends [BLOCK_LEN], and `ordered` sums."""
+    _, _, delta, _, covered, _, _ = tile
+    j = from_j + tl.arange(0, BLOCK_LEN)
+    allowed = j < covered + delta
+    if SPAN is not None:
+        if SPAN != BLOCK_LEN:
+            allowed = allowed & (j < i + SPAN)
+    allowed = _is_inside(j, tile, null, row_mask_ptr, allowed, NULL_IN_SPANS)
+    s_i = tl.load(start_row_ptr + i).to(tl.float32)
+    e_j = tl.load(end_row_ptr + j, mask=allowed, other=float("-inf")).to(tl.float32)
+    return j, ordered(s_i + e_j)
+
+
+@triton.jit
+def _put(found, slots, best, i, j, spans):
+    """``spans``, with one more in the place ``found``."""
+    key, first, last = spans
+    here = slots == found
+    return tl.where(here, best, key), tl.where(here, i, first), tl.where(here, j, last)
+
+
+@triton.jit
+def _emit(found, slots, best, i, from_j, sums, spans):
+    """Add the spans of start ``i`` whose sum is ``best`` to ``spans``; how many there are."""
+    offs = tl.arange(0, sums.shape[0])
+    # Their number, and the place of the one where there is one, by one sum.
+    hit = sums == best
+    both = tl.sum(tl.where(hit, offs + 262144, 0), axis=0)
+    hits = both >> 18
+    if hits > 1:  # rare
+        rest = tl.where(hit, offs, NO_INDEX)
+        for n in range(hits):  # per tie
+            at = tl.min(rest, axis=0)
+            spans = _put(found + n, slots, best, i, from_j + at, spans)
+            rest = tl.where(rest == at, NO_INDEX, rest)
+    else:
+        spans = _put(found, slots, best, i, from_j + (both & 262143), spans)
+    return hits, spans
+
+
+@triton.jit
+def _count(key, floor, PER: tl.constexpr):
+    """[32] starts of each lane that reach ``floor``."""
+    found = (key[0] >= floor).to(tl.int32)
+    for r in tl.static_range(1, PER):
+        found += (key[r] >= floor).to(tl.int32)
+    return found
+
+
+@triton.jit
+def _list_starts(
+    scratch_ptr, key, at, floor, ceiling, begin, PER: tl.constexpr, LIST: tl.constexpr
+):
+    """Write the starts with ``floor <= key < ceiling`` to the list, from place ``begin`` on."""
+    mine = tl.zeros([32], tl.int32)
+    for r in tl.static_range(PER):
+        mine += ((key[r] >= floor) & (key[r] < ceiling)).to(tl.int32)
+    place = begin + tl.cumsum(mine, axis=0) - mine
+    for r in tl.static_range(PER):
+        wanted = (key[r] >= floor) & (key[r] < ceiling) & (place < LIST)
+        _list_start(scratch_ptr, place, key[r], at + r, wanted)
+        place += wanted.to(tl.int32)
+    return begin + tl.sum(mine, axis=0)
+
+
+@triton.jit
+def _list_start(scratch_ptr, place, key, at, wanted):
+    bits = key.to(tl.uint32, bitcast=True).to(tl.int64)
+    low = at.to(tl.uint32, bitcast=True).to(tl.int64)  # not extended by its sign: it has none
+    tl.store(scratch_ptr + place, (bits << 32) | low, mask=wanted)
+
+
+@triton.jit
+def _candidates(scratch_ptr, key, at, top_k, PER: tl.constexpr, LIST: tl.constexpr):
+    """Up to LIST starts, the k best among them: `ordered` keys and tokens [LIST], through memory."""
+    if LIST < 32 * PER:
+        peak = ordered(lane_max(key, PER))
+        if LIST <= 64:
+            # The k-th largest of the lanes' largest, or less where some are equal.
+            rest = peak
+            floor = tl.max(rest, axis=0)
+            n = 1
+            while n < top_k:  # per four
+                for _ in tl.static_range(4):
+                    rest = tl.where(rest == floor, NO_KEY, rest)
+                    next_one = tl.max(rest, axis=0)
+                    floor = tl.where(n < top_k, next_one, floor)
+                    n += 1
+            floor = tl.maximum(floor, MINUS_INF_KEY + 1)
+        else:
+            floor = tl.full([], MINUS_INF_KEY + 1, tl.int32)
+    else:
+        floor = tl.full([], MINUS_INF_KEY + 1, tl.int32)
+    mine = _count(key, unordered(floor), PER)
+    total = tl.sum(mine, axis=0)
+    if LIST < 32 * PER:
+        if total > LIST:  # rare
+            # Bisection: at least k starts reach floor, fewer reach ceiling.
+            ceiling = tl.max(peak, axis=0).to(tl.int64) + 1
+            while (total > LIST) & (floor + 1 < ceiling):  # per halving
+                middle = ((floor.to(tl.int64) + ceiling) >> 1).to(tl.int32)
+                reached = tl.sum(_count(key, unordered(middle), PER), axis=0)
+                enough = reached >= top_k
+                floor = tl.where(enough, middle, floor)
+                total = tl.where(enough, reached, total)
+                ceiling = tl.where(enough, ceiling, middle.to(tl.int64))
+            mine = _count(key, unordered(floor), PER)
+    if total > LIST:  # rare
+        # More equals at the floor than there is room for: in the order of starts, after what is above.
+        next_floor = unordered(floor + 1)
+        above = _list_starts(scratch_ptr, key, at, next_floor, float("inf"), 0, PER, LIST)
+        _list_starts(scratch_ptr, key, at, unordered(floor), next_floor, above, PER, LIST)
+        total = tl.minimum(total, LIST)
+    else:
+        place = tl.cumsum(mine, axis=0) - mine
+        for r in tl.static_range(PER):
+            wanted = key[r] >= unordered(floor)
+            _list_start(scratch_ptr, place, key[r], at + r, wanted)
+            place += wanted.to(tl.int32)
+    tl.debug_barrier()
+    slot = tl.arange(0, LIST)
+    both = tl.load(scratch_ptr + slot, mask=slot < total, other=0)
+    list_key = ordered((both >> 32).to(tl.int32).to(tl.float32, bitcast=True))
+    tl.debug_barrier()
+    return (
+        tl.where(slot < total, list_key, NO_KEY),
+        tl.where(slot < total, both.to(tl.int32), NO_INDEX),
+    )
+
+
+@triton.jit
+def _finite_max(x, extra, PER: tl.constexpr):
+    """Maximum of the lanes' tokens and ``extra``; NaN for a NaN or +inf."""
+    highest = tl.zeros([32], tl.float32) + extra
+    bad = (highest < float("inf")) == 0
+    for r in tl.static_range(PER):
+        highest = tl.maximum(highest, x[r])
+        bad = bad | ((x[r] < float("inf")) == 0)
+    found = unordered(tl.max(ordered(highest), axis=0))
+    return tl.where(tl.max(bad.to(tl.int32), axis=0) > 0, float("nan"), found)
+
+
+@triton.jit
+def _make_list(
+    list_id,
+    lane,
+    out_ptr,
+    scratch_ptr,
     start_ptr,
     end_ptr,
-    mask_ptr,
-    row_offset_ptr,
     context_ptr,
     null_position_ptr,
+    mask_ptr,
+    row_offset_ptr,
     row_stride,
     n_logits,
-    n_tiles,
     n_lists,
-    TOP_K: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    MAX_LEN: tl.constexpr,
+    n_tiles,
+    top_k,
+    null,
+    PER: tl.constexpr,
+    SPAN: tl.constexpr,
     BLOCK_LEN: tl.constexpr,
-    WINDOW: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    RAGGED: tl.constexpr,
-    HAS_MASK: tl.constexpr,
+    LIST: tl.constexpr,
+    MOST_K: tl.constexpr,
     NULL_IN_SPANS: tl.constexpr,
     NORMALIZE: tl.constexpr,
+    SHIFT: tl.constexpr,
     FINAL: tl.constexpr,
+    TILED: tl.constexpr,
+    STARTS: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ):
-    """One tile of one chunk: a list of its ``TOP_K`` best spans, and its normalizers.
-
-    With ``FINAL`` the chunk is a question of its own and its list the answer.
-    """
-    pid = tl.program_id(0).to(tl.int64)
-    chunk = pid // n_tiles
-    tile = (pid % n_tiles).to(tl.int32)
+    """The list of one tile; see `span_topk_kernel`."""
+    chunk = list_id
+    tile_id = 0
+    if TILED:
+        chunk = list_id // n_tiles
+        tile_id = list_id - chunk * n_tiles
 
     # The chunk's row and range. Bounds are clipped, so that no wrong value reads foreign memory.
-    if RAGGED:
+    if row_offset_ptr is not None:
         base = tl.load(row_offset_ptr + chunk)
         row_len = tl.minimum(n_logits - base, 2147483647).to(tl.int32)
     else:
-        base = chunk * row_stride
+        base = chunk.to(tl.int64) * row_stride
         row_len = row_stride
-    first = tl.maximum(tl.load(context_ptr + 2 * chunk), 0)
-    last = tl.minimum(tl.load(context_ptr + 2 * chunk + 1), row_len)
-    null = tl.load(null_position_ptr + chunk)
+    if context_ptr is not None:
+        first = tl.maximum(tl.load(context_ptr + 2 * chunk.to(tl.int64)), 0)
+        last = tl.minimum(tl.load(context_ptr + 2 * chunk.to(tl.int64) + 1), row_len)
+    else:
+        first = 0
+        last = row_len
+    if null_position_ptr is not None:
+        null = tl.load(null_position_ptr + chunk)
     has_null = (null >= 0) & (null < row_len)
+    start_row_ptr = start_ptr + base
+    end_row_ptr = end_ptr + base
+    row_mask_ptr = mask_ptr
+    if mask_ptr is not None:
+        row_mask_ptr = mask_ptr + base
+    null_s = tl.load(start_row_ptr + null, mask=has_null, other=float("-inf")).to(tl.float32)
+    null_e = tl.load(end_row_ptr + null, mask=has_null, other=float("-inf")).to(tl.float32)
     low = first
     high = last
     if NULL_IN_SPANS:
         low = tl.where(has_null, tl.minimum(low, null), low)
         high = tl.where(has_null, tl.maximum(high, null + 1), high)
-    start_ptr += base
-    end_ptr += base
-    mask_ptr += base
 
-    null_s = float("-inf")
-    null_e = float("-inf")
-    null_score = float("inf")
-    if (tile == 0) & has_null:
-        null_s = tl.load(start_ptr + null).to(tl.float32)
-        null_e = tl.load(end_ptr + null).to(tl.float32)
-        null_score = null_s + null_e
-    first_token = low + tile * (ROWS * COLUMNS)
-    if not FINAL:
-        if first_token >= high:  # past the end of a short chunk, or an empty one
-            tl.store(score_ptr + pid * TOP_K, float("-inf"))
-            tl.store(log_norm_ptr + pid, null_s)
-            tl.store(log_norm_ptr + n_lists + pid, null_e)
-            tl.store(null_score_ptr + pid, null_score)
-            return
+    # 1. The tile: tokens relative to an aligned origin at or before its first one.
+    begin = base + low + tile_id * STARTS
+    origin = (begin >> 2) * VEC
+    before = (begin - origin).to(tl.int32)
+    covered = high - low - tile_id * STARTS + before  # tokens from the origin to the range's end
+    if not TILED and not ALIGNED:
+        too_wide = covered > 32 * PER
+        origin = tl.where(too_wide, begin, origin)
+        covered = tl.where(too_wide, covered - before, covered)
+        before = tl.where(too_wide, 0, before)
+    delta = (origin - base).to(tl.int32)  # from tokens of the tile to positions in the row
+    tile = (lane, origin, delta, before, covered, first, last)
+    inside = _inside(tile, 0, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, ALIGNED, True)
+    s = _logits(start_ptr, tile, 0, inside, n_logits, PER, ALIGNED)
+    e = _logits(end_ptr, tile, 0, inside, n_logits, PER, ALIGNED)
+    own_e = e
+    if TILED:  # the ends after the own ones are counted by the next tile
+        own = before + STARTS - lane * PER
+        own_s = ()
+        own_e = ()
+        for r in tl.static_range(PER):
+            own_s = own_s + (tl.where(own > r, s[r], float("-inf")),)
+            own_e = own_e + (tl.where(own > r, e[r], float("-inf")),)
+        s = own_s
 
-    # 1. A tile of tokens, and the ends one row further on.
-    offs = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    token = first_token + offs
-    further = token + COLUMNS
-    inside = token < high
-    inside_further = further < high
-    if HAS_MASK or NULL_IN_SPANS:
-        inside = _is_inside(token, first, last, null, mask_ptr, HAS_MASK, NULL_IN_SPANS)
-        inside_further = _is_inside(further, first, last, null, mask_ptr, HAS_MASK, NULL_IN_SPANS)
-    s = tl.load(start_ptr + token, mask=inside, other=float("-inf")).to(tl.float32)
-    e = tl.load(end_ptr + token, mask=inside, other=float("-inf")).to(tl.float32)
-    e_further = tl.load(end_ptr + further, mask=inside_further, other=float("-inf")).to(tl.float32)
-
-    # 2. Normalizers. The null position joins them unless it is a context token already.
-    log_norm_s = _log_sum_exp(s, NORMALIZE)
-    log_norm_e = _log_sum_exp(e, NORMALIZE)
+    # 2. The normalizer. The null position joins it unless it is a context token already.
     counted = (null >= first) & (null < last)
-    if HAS_MASK:
-        counted = counted & (tl.load(mask_ptr + null, mask=has_null & counted, other=0) != 0)
+    if mask_ptr is not None:
+        counted = counted & (tl.load(row_mask_ptr + null, mask=has_null & counted, other=0) != 0)
     if NULL_IN_SPANS:
         counted = has_null
-    log_norm_s = log_add_exp(log_norm_s, tl.where(counted, float("-inf"), null_s))
-    log_norm_e = log_add_exp(log_norm_e, tl.where(counted, float("-inf"), null_e))
+    if TILED:
+        counted = counted | (tile_id > 0)
+    extra_s = tl.where(counted, float("-inf"), null_s)
+    extra_e = tl.where(counted, float("-inf"), null_e)
+    if NORMALIZE:
+        peak_s, mass_s = peak_and_mass(s, extra_s, lane, PER)
+        peak_e, mass_e = peak_and_mass(own_e, extra_e, lane, PER)
+        if FINAL or SHIFT:
+            norm = peak_s + peak_e + tl.log2(mass_s * mass_e) * LN_2
+        if not FINAL:
+            norm_s = peak_s + tl.log2(mass_s) * LN_2
+            norm_e = peak_e + tl.log2(mass_e) * LN_2
+    else:
+        norm_s = _finite_max(s, extra_s, PER)
+        norm_e = _finite_max(own_e, extra_e, PER)
+        norm = norm_s + norm_e
     # A chunk that is longer than the caller said must not lose its tail without a word.
-    log_norm_s = tl.where(high - low > n_tiles * (ROWS * COLUMNS), float("nan"), log_norm_s)
-    norm = log_norm_s + log_norm_e
+    if FINAL:
+        if not ALIGNED:
+            norm = tl.where(covered > 32 * PER, float("nan"), norm)
+        nonfinite = (norm < float("inf")) == 0
+    else:
+        if TILED:
+            norm_s = tl.where(high - low > n_tiles * STARTS, float("nan"), norm_s)
+        elif not ALIGNED:
+            norm_s = tl.where(covered > 32 * PER, float("nan"), norm_s)
+        nonfinite = (norm_s + norm_e < float("inf")) == 0
+    shift = 0.0
+    if SHIFT:
+        shift = tl.where(norm > float("-inf"), norm, 0.0)
 
     # 3. The best span of every start.
-    if WINDOW is None:
-        best_end = _suffix_max(e, e_further)
+    if SPAN is None:
+        key = _best_unlimited(
+            s, e, end_ptr, tile, mask_ptr, n_logits, null, PER, NULL_IN_SPANS, TILED, ALIGNED
+        )
+    elif SPAN <= 32:
+        key = _best_near(s, e, lane, PER, SPAN)
     else:
-        best_end = _slide_max(e, e_further, WINDOW)
-    key = ordered(s + best_end)
+        key = _best_far(
+            s, e, end_ptr, tile, mask_ptr, n_logits, null, PER, SPAN, NULL_IN_SPANS, TILED, ALIGNED
+        )
 
-    # 4. The best start, k times.
-    score_ptr += pid * TOP_K
-    first_ptr += pid * TOP_K
-    last_ptr += pid * TOP_K
-    chunk_ptr += pid * TOP_K
-    offs_len = tl.arange(0, BLOCK_LEN)
+    # 4 and 5. The best starts, and their spans.
+    field = n_lists.to(tl.int64) * top_k
+    list_ptr = out_ptr + list_id.to(tl.int64) * top_k
+    at = lane * PER
     found = 0
-    if FINAL:
-        nonfinite = (norm < float("inf")) == 0
-        found = tl.where(nonfinite, TOP_K, 0)
-        shift = tl.where((norm > float("-inf")) & NORMALIZE, norm, 0.0)
-    while found < TOP_K:
-        best = tl.max(tl.max(key, axis=0), axis=0)
-        if best > ORDERED_MINUS_INF:
-            i = tl.min(tl.min(tl.where(key == best, token, NO_INDEX), axis=0), axis=0)
-            j = i + offs_len
-            allowed = j < high
-            if MAX_LEN is not None:
-                allowed = allowed & (offs_len < MAX_LEN)
-            if HAS_MASK or NULL_IN_SPANS:
-                allowed = allowed & _is_inside(
-                    j, first, last, null, mask_ptr, HAS_MASK, NULL_IN_SPANS
-                )
-            s_i = tl.load(start_ptr + i).to(tl.float32)
-            e_j = tl.load(end_ptr + j, mask=allowed, other=float("-inf")).to(tl.float32)
-            sums = tl.where(allowed, ordered(s_i + e_j), NO_KEY)
-            hit = sums == best
-            hits = tl.sum(hit.to(tl.int32))
-            rank = found + tl.zeros_like(offs_len)
-            if hits > 1:
-                rank += tl.cumsum(hit.to(tl.int32)) - 1
-            stored = hit & (rank < TOP_K)
-            score = unordered(best)
+    if LIST == 1:
+        best = tl.max(ordered(lane_max(key, PER)), axis=0)
+        if (best > MINUS_INF_KEY) & (nonfinite == 0):
+            row = tl.full([32], PER, tl.int32)
+            for r in tl.static_range(PER):
+                row = tl.where(key[PER - 1 - r] == unordered(best), PER - 1 - r, row)
+            i = tl.min(tl.where(row < PER, at + row, NO_INDEX), axis=0) + delta
+            end = tl.full([BLOCK_LEN], NO_INDEX, tl.int32)
+            if SPAN is not None and SPAN <= BLOCK_LEN:
+                j, sums = _sums_of(
+                    i, i, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN, BLOCK_LEN,
+                    NULL_IN_SPANS,
+                )  # fmt: skip
+                end = tl.where(sums == best, j, NO_INDEX)
+            else:
+                from_j = i
+                while from_j < delta + covered:  # per block
+                    j, sums = _sums_of(
+                        i, from_j, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
+                        BLOCK_LEN, NULL_IN_SPANS,
+                    )  # fmt: skip
+                    end = tl.minimum(end, tl.where(sums == best, j, NO_INDEX))
+                    from_j += BLOCK_LEN
+            tl.store(list_ptr, (unordered(best) - shift).to(tl.int32, bitcast=True))
+            tl.store(list_ptr + field, i)
+            tl.store(list_ptr + 2 * field, tl.min(end, axis=0))
+            tl.store(list_ptr + 3 * field, chunk)
+        else:  # rare
+            score = unordered(tl.full([], MINUS_INF_KEY, tl.int32))
             if FINAL:
-                score -= shift
-                tl.store(chunk_ptr + rank, chunk.to(tl.int32), mask=stored)
-            tl.store(score_ptr + rank, score, mask=stored)
-            tl.store(first_ptr + rank, i, mask=stored)
-            tl.store(last_ptr + rank, j, mask=stored)
-            found += tl.maximum(hits, 1)  # a NaN is equal to nothing
-            if TOP_K > 1:
-                lower = tl.max(tl.where(sums < best, sums, NO_KEY))
-                key = tl.where(token == i, lower, key)
-        else:
-            rest = tl.arange(0, BLOCK_K)
-            unfilled = (rest >= found) & (rest < TOP_K)
-            tl.store(score_ptr + rest, float("-inf"), mask=unfilled)
-            if FINAL:
-                tl.store(first_ptr + rest, -1, mask=unfilled)
-                tl.store(last_ptr + rest, -1, mask=unfilled)
-                tl.store(chunk_ptr + rest, -1, mask=unfilled)
-            found = TOP_K
-
-    if FINAL:
-        if nonfinite:
-            slots = tl.arange(0, BLOCK_K)
-            tl.store(score_ptr + slots, float("nan"), mask=slots < TOP_K)
-            tl.store(first_ptr + slots, -1, mask=slots < TOP_K)
-            tl.store(last_ptr + slots, -1, mask=slots < TOP_K)
-            tl.store(chunk_ptr + slots, -1, mask=slots < TOP_K)
-        null_score = tl.where(null_score < float("inf"), null_score - shift, float("-inf"))
-        tl.store(null_score_ptr + pid, tl.where(nonfinite, float("nan"), null_score))
-        tl.store(nonfinite_ptr + pid, nonfinite)
+                score = tl.where(nonfinite, float("nan"), score)
+            tl.store(list_ptr, score.to(tl.int32, bitcast=True))
+            tl.store(list_ptr + field, -1)
+            tl.store(list_ptr + 2 * field, -1)
+            tl.store(list_ptr + 3 * field, -1)
     else:
-        tl.store(log_norm_ptr + pid, log_norm_s)
-        tl.store(log_norm_ptr + n_lists + pid, log_norm_e)
-        tl.store(null_score_ptr + pid, null_score)
+        slots = tl.arange(0, MOST_K)
+        spans = (
+            tl.full([MOST_K], MINUS_INF_KEY, tl.int32),
+            tl.full([MOST_K], -1, tl.int32),
+            tl.full([MOST_K], -1, tl.int32),
+        )
+        if nonfinite == 0:
+            list_key, list_at = _candidates(scratch_ptr, key, at, top_k, PER, LIST)
+            best = tl.max(list_key, axis=0)
+            while (found < top_k) & (best > MINUS_INF_KEY):  # per pop
+                at_best = tl.min(tl.where(list_key == best, list_at, NO_INDEX), axis=0)
+                i = at_best + delta
+                if SPAN is not None and SPAN <= BLOCK_LEN:
+                    j, sums = _sums_of(
+                        i, i, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
+                        BLOCK_LEN, NULL_IN_SPANS,
+                    )  # fmt: skip
+                    hits, spans = _emit(found, slots, best, i, i, sums, spans)
+                    below = tl.where(sums < best, sums, NO_KEY)
+                    found += hits
+                else:
+                    below = tl.full([BLOCK_LEN], NO_KEY, tl.int32)
+                    from_j = i
+                    until = delta + covered
+                    if SPAN is not None:
+                        until = tl.minimum(until, i + SPAN)
+                    while from_j < until:  # per block
+                        j, sums = _sums_of(
+                            i, from_j, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
+                            BLOCK_LEN, NULL_IN_SPANS,
+                        )  # fmt: skip
+                        hits, spans = _emit(found, slots, best, i, from_j, sums, spans)
+                        lower = tl.where(sums < best, sums, NO_KEY)
+                        below = tl.maximum(below, lower)
+                        found += hits
+                        from_j += BLOCK_LEN
+                next_best = tl.max(below, axis=0)
+                list_key = tl.where(list_at == at_best, next_best, list_key)
+                best = tl.max(list_key, axis=0)
+        key_of, first_of, last_of = spans
+        filled = slots < found
+        asked = slots < top_k
+        score = tl.where(filled, unordered(key_of) - shift, float("-inf"))
+        if FINAL:
+            score = tl.where(nonfinite, float("nan"), score)
+        tl.store(list_ptr + slots, score.to(tl.int32, bitcast=True), mask=asked)
+        tl.store(list_ptr + field + slots, tl.where(filled, first_of, -1), mask=asked)
+        tl.store(list_ptr + 2 * field + slots, tl.where(filled, last_of, -1), mask=asked)
+        tl.store(list_ptr + 3 * field + slots, tl.where(filled, chunk, -1), mask=asked)
+    per_list_ptr = out_ptr + 4 * field + list_id
+    if FINAL:
+        null_score = tl.where(has_null, null_s + null_e - shift, float("-inf"))
+        null_score = tl.where(nonfinite, float("nan"), null_score)
+        flags_ptr = (out_ptr + 4 * field + n_lists).to(tl.pointer_type(tl.int8))
+        tl.store(flags_ptr + list_id, nonfinite.to(tl.int8))
+    else:
+        no_null = has_null == 0
+        if TILED:
+            no_null = no_null | (tile_id > 0)
+        null_score = tl.where(no_null, float("inf"), null_s + null_e - shift)
+        tl.store(per_list_ptr + n_lists, norm_s.to(tl.int32, bitcast=True))
+        tl.store(per_list_ptr + 2 * n_lists, norm_e.to(tl.int32, bitcast=True))
+    tl.store(per_list_ptr, null_score.to(tl.int32, bitcast=True))
 
 
-class Tiling(NamedTuple):
-    """How a chunk is cut up: tiles of ``rows * columns`` starts, one program of ``warps`` each.
+@triton.jit(
+    # Few kernels: none for a 1, or a multiple of 16, or for a view that begins in the middle.
+    do_not_specialize_on_alignment=[
+        "context_ptr",
+        "null_position_ptr",
+        "row_offset_ptr",
+        "best_ptr",
+        "chunk_norm_ptr",
+        "floor_ptr",
+        "question_id_ptr",
+    ],
+    do_not_specialize=[
+        "row_stride",
+        "n_logits",
+        "n_lists",
+        "n_tiles",
+        "top_k",
+        "null",
+        "lists_per_program",
+        "second_round",
+    ],
+)
+def span_topk_kernel(
+    out_ptr,
+    scratch_ptr,
+    start_ptr,
+    end_ptr,
+    context_ptr,
+    null_position_ptr,
+    mask_ptr,
+    row_offset_ptr,
+    best_ptr,
+    chunk_norm_ptr,
+    floor_ptr,
+    question_id_ptr,
+    row_stride,
+    n_logits,
+    n_lists,
+    n_tiles,
+    top_k,
+    null,
+    lists_per_program,
+    second_round,
+    PER: tl.constexpr,
+    SPAN: tl.constexpr,
+    BLOCK_LEN: tl.constexpr,
+    LIST: tl.constexpr,
+    MOST_K: tl.constexpr,
+    NULL_IN_SPANS: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    FINAL: tl.constexpr,
+    TILED: tl.constexpr,
+    STARTS: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """Lists of the ``top_k`` best spans of the tiles of chunks, one after the other.
+
+    ``out_ptr`` takes, all of 4 bytes, field after field: score, start, end and chunk [n_lists, top_k];
+    the null score [n_lists]; and the log-sum-exps of the starts and the ends [n_lists] each or, with
+    FINAL, where a chunk is a question of its own and its list the answer, one byte [n_lists] that says
+    whether its logits were not finite. Scores are normalized with SHIFT, else sums of logits.
+
+    In the second round only lists whose best span, known from the first, reaches the question's
+    floor are made.
+    """
+    lane = tl.arange(0, 32)
+    pid = tl.program_id(0)
+    first_list = pid * lists_per_program
+    list_ids = first_list + lane
+    wanted = (lane < lists_per_program) & (list_ids < n_lists)
+    if best_ptr is not None:
+        if second_round != 0:  # rare
+            chunk = list_ids // n_tiles
+            question = tl.load(question_id_ptr + chunk, mask=wanted, other=0).to(tl.int64)
+            floor = tl.load(floor_ptr + question * top_k + (top_k - 1), mask=wanted, other=0)
+            best = tl.load(best_ptr + list_ids, mask=wanted, other=0).to(tl.float32, bitcast=True)
+            if chunk_norm_ptr is not None:
+                best -= tl.load(chunk_norm_ptr + chunk, mask=wanted, other=0.0)
+            wanted = wanted & (best >= floor.to(tl.float32, bitcast=True))
+    scratch_ptr += pid.to(tl.int64) * LIST
+    turn = tl.min(tl.where(wanted, lane, 32), axis=0)
+    while turn < 32:  # per list
+        _make_list(
+            first_list + turn,
+            lane + (turn >> 5),
+            out_ptr,
+            scratch_ptr,
+            start_ptr,
+            end_ptr,
+            context_ptr,
+            null_position_ptr,
+            mask_ptr,
+            row_offset_ptr,
+            row_stride,
+            n_logits,
+            n_lists,
+            n_tiles,
+            top_k,
+            null,
+            PER,
+            SPAN,
+            BLOCK_LEN,
+            LIST,
+            MOST_K,
+            NULL_IN_SPANS,
+            NORMALIZE,
+            SHIFT,
+            FINAL,
+            TILED,
+            STARTS,
+            ALIGNED,
+        )
+        turn = tl.min(tl.where(wanted & (lane > turn), lane, 32), axis=0)
+
+
+class Tuning(NamedTuple):
+    """What a measurement decides.
 
     Attributes:
-        rows: registers of a thread that a tile takes, times the warps.
-        columns: tokens in a row.
-        tiles: tiles per chunk.
-        warps: warps per program.
-        window: tokens that the sliding maximum covers; None for all that follow.
+        list_size: starts that a list of 2 to 32 spans has room for: 64 or 128.
+        programs_per_sm: programs on a multiprocessor; each makes as many lists as it takes, one after
+            the other, 32 at most.
+        max_registers: registers of a thread, in kernels that need not spill others for it: 64 let 32
+            warps run on a multiprocessor. None for as many as the compiler takes.
     """
 
-    rows: int
-    columns: int
+    list_size: int = 64
+    programs_per_sm: int = 32
+    max_registers: int | None = 64
+
+
+TUNING = Tuning()
+PER_LANE = (4, 8, 12, 16)  # tokens of a lane, by the width of the rows
+MAX_TOP_K = 128
+LARGE_LIST = 256  # starts that a list of 33 to 128 spans has room for
+
+
+class Shape(NamedTuple):
+    """How chunks are cut up.
+
+    Attributes:
+        per: tokens of a lane.
+        span: most tokens of a span; None for no limit.
+        block_len: ends of a start that are looked at together.
+        tiles: tiles of a chunk.
+        starts: starts of a tile.
+    """
+
+    per: int
+    span: int | None
+    block_len: int
     tiles: int
-    warps: int
-    window: int | None
+    starts: int
 
 
-def tiling(width: int, max_answer_len: int | None) -> Tiling | None:
-    """Tiling of chunks of at most ``width`` tokens for spans of at most ``max_answer_len`` tokens.
+@functools.cache
+def shape_of(width: int, max_answer_len: int | None) -> Shape:
+    """How chunks of at most ``width`` tokens are cut up for spans of ``max_answer_len`` tokens.
 
-    A table, not a search: autotuning would synchronize and could not be captured in a CUDA graph. None
-    where the kernel does not reach: spans of more than 1,024 tokens in chunks longer than that.
+    A table, not a search: autotuning would synchronize and could not be captured in a CUDA graph. Few
+    different ones: each is a kernel to compile.
     """
-    block = max(32, triton.next_power_of_2(width))
-    window = min(width, max_answer_len or width)
-    if window <= 33:  # a row of 32 and the first token of the next: one warp's lanes
-        columns = 32
-    elif window == width and block <= 512:
-        return Tiling(block // 32, 32, 1, max(1, block // 256), None)
-    else:
-        columns = triton.next_power_of_2(window - 1)
-    if columns > MAX_WINDOW:
-        return None
-    if (
-        block > MAX_BLOCK or columns > 512
-    ):  # long rows take many registers: no more than one in a tile
-        block = 1024
-    columns, tiles = min(columns, block), triton.cdiv(width, block)
-    per_warp = 512 if columns == 32 else 256 if columns <= 512 else 128 if tiles == 1 else 64
-    return Tiling(block // columns, columns, tiles, max(1, block // per_warp), window)
+    per = next((x for x in PER_LANE if width <= 32 * x), PER_LANE[-1])
+    span = None if max_answer_len is None or max_answer_len >= width else max_answer_len
+    starts, tiles = 32 * per, 1
+    if width > starts:
+        # A tile begins up to 3 tokens before its first start, and ends near its last one are its own.
+        starts -= 4 if span is None or span > 32 else -(-(span + 2) // 4) * 4
+        tiles = triton.cdiv(width, starts)
+    # Ends are looked at 128 at a time where there are more.
+    block_len = 32 if span is not None and span <= 32 else 128
+    return Shape(per, span, block_len, tiles, starts)
+
+
+@functools.cache
+def _programs(device: torch.device, per_multiprocessor: int) -> int:
+    """Programs that keep a device busy; few where there is no GPU, so that each has several lists."""
+    if device.type != "cuda":
+        return 4
+    count: int = torch.cuda.get_device_properties(device).multi_processor_count
+    return count * per_multiprocessor
+
+
+@functools.cache
+def _options(max_registers: int | None) -> dict[str, Any]:
+    """For the compiler. A warp has all it needs; sums must be the same in every kernel."""
+    options: dict[str, Any] = {"num_warps": 1, "enable_fp_fusion": False}
+    if max_registers is not None and torch.version.hip is None:
+        options["maxnreg"] = max_registers
+    return options
 
 
 def span_topk(
     start_logits: Tensor,
     end_logits: Tensor,
-    context: Tensor,
+    context: Tensor | None,
     context_mask: Tensor | None,
     row_offset: Tensor | None,
-    null_position: Tensor,
+    null_position: Tensor | int,
     *,
+    n_chunks: int,
     top_k: int,
-    max_answer_len: int | None,
-    width: int,
-    tiles: Tiling,
+    shape: Shape,
+    scoring: str,
     null_in_spans: bool,
-    normalize: bool,
     final: bool,
-) -> tuple[Tensor, ...]:
+    second_round: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None,
+    tuning: Tuning = TUNING,
+) -> Tensor:
     """Launch `span_topk_kernel` on checked arguments.
 
     Args:
         start_logits: [C, N] or flat [T], contiguous.
         end_logits: the same.
-        context: [C, 2] int32.
+        context: [C, 2] int32; None: the whole rows.
         context_mask: bool like the logits.
         row_offset: [C] int64, with flat logits.
-        null_position: [C] int32.
-        top_k: spans per list.
-        max_answer_len: most tokens of a span.
-        width: no chunk has more tokens to look at.
-        tiles: from `tiling`.
+        null_position: [C] int32, or one for all chunks.
+        n_chunks: C.
+        top_k: k, spans per list, at most 128.
+        shape: from `shape_of`.
+        scoring: "probability", "shared" or "logit".
         null_in_spans: the null position may start or end a span.
-        normalize: compute log-sum-exps; otherwise only maxima, which tell NaN and +inf.
         final: the lists are the answer: one per chunk, scores normalized.
+        second_round: lists of the best spans from the first round, the questions' k best of these, [C]
+            int32 questions, and normalizers of chunks or None: only lists are made that can matter.
+        tuning: choices that change no answer.
 
     Returns:
-        With L = C * tiles lists. Under ``final``: score [L, k] float32, start, end and chunk [L, k]
-        int32, null_score [L] float32, nonfinite [L] bool. Else: sums of logits [L, k] float32, start
-        and end [L, k] int32, log-sum-exps [2, L] float32, sums at the null position [L] float32.
+        With L = C * shape.tiles lists: [L * (4 * k + 3)] int32, or under ``final``
+        [L * (4 * k + 1) + L / 4], fields as `span_topk_kernel` describes them.
     """
     device = start_logits.device
-    n_lists = context.shape[0] * tiles.tiles
-    score = torch.empty((n_lists, top_k), dtype=torch.float32, device=device)
-    first, last = (torch.empty_like(score, dtype=torch.int32) for _ in range(2))
-    null_score = torch.empty(n_lists, dtype=torch.float32, device=device)
-    chunk = torch.empty_like(first) if final else first
-    nonfinite = torch.empty(n_lists if final else 1, dtype=torch.bool, device=device)
-    log_norm = null_score if final else null_score.new_empty((2, n_lists))
-    longest = min(width, max_answer_len or width)
-    if n_lists:
-        span_topk_kernel[(n_lists,)](
-            score_ptr=score,
-            first_ptr=first,
-            last_ptr=last,
-            chunk_ptr=chunk,
-            log_norm_ptr=log_norm,
-            null_score_ptr=null_score,
-            nonfinite_ptr=nonfinite,
-            start_ptr=start_logits,
-            end_ptr=end_logits,
-            mask_ptr=start_logits if context_mask is None else context_mask,
-            row_offset_ptr=context if row_offset is None else row_offset,
-            context_ptr=context,
-            null_position_ptr=null_position,
-            row_stride=0 if row_offset is not None else start_logits.shape[1],
-            n_logits=start_logits.numel(),
-            n_tiles=tiles.tiles,
-            n_lists=n_lists,
-            TOP_K=top_k,
-            BLOCK_K=triton.next_power_of_2(top_k),
-            MAX_LEN=max_answer_len,
-            BLOCK_LEN=triton.next_power_of_2(longest),
-            WINDOW=tiles.window,
-            ROWS=tiles.rows,
-            COLUMNS=tiles.columns,
-            RAGGED=row_offset is not None,
-            HAS_MASK=context_mask is not None,
-            NULL_IN_SPANS=null_in_spans,
-            NORMALIZE=normalize,
-            FINAL=final,
-            num_warps=tiles.warps,
-            enable_fp_fusion=False,
-        )
-    if final:
-        return score, first, last, chunk, null_score, nonfinite
-    return score, first, last, log_norm, null_score
+    n_lists = n_chunks * shape.tiles
+    words = n_lists * (4 * top_k + 1)
+    out = torch.empty(
+        words + (-(-n_lists // 4) if final else 2 * n_lists), dtype=torch.int32, device=device
+    )
+    if not n_lists:
+        return out
+    list_size = 1 if top_k == 1 else tuning.list_size if top_k <= 32 else LARGE_LIST
+    per_program = min(32, -(-n_lists // _programs(device, tuning.programs_per_sm)))
+    programs = -(-n_lists // per_program)
+    scratch = out
+    if list_size > 1:
+        scratch = torch.empty(programs * list_size, dtype=torch.int64, device=device)
+    n_logits = start_logits.numel()
+    row_stride = 0 if row_offset is not None else n_logits // n_chunks
+    tiled = shape.tiles > 1
+    nulls = isinstance(null_position, Tensor)
+    fits = not tiled and shape.per <= 12 and shape.block_len == 32 and top_k <= 32
+    max_registers = tuning.max_registers
+    if not fits or context_mask is not None or null_in_spans:
+        max_registers = None
+    best = floor = question_id = chunk_norm = None
+    if second_round is not None:
+        best, floor, question_id, chunk_norm = second_round
+    elif not final and top_k > 1:
+        best = floor = question_id = out  # the same kernel as in a second round; not read
+    constants = (
+        shape.per,
+        shape.span,
+        shape.block_len,
+        list_size,
+        32 if top_k <= 32 else MAX_TOP_K,
+        null_in_spans,
+        scoring != "logit",
+        scoring != "logit" and (final or (scoring == "probability" and not tiled)),
+        final,
+        tiled,
+        shape.starts,
+        row_offset is None and not tiled and row_stride % 4 == 0,
+    )
+    key = (
+        device.index,
+        start_logits.dtype,
+        start_logits.data_ptr() % 16 == 0,
+        end_logits.data_ptr() % 16 == 0,
+        None if context_mask is None else context_mask.data_ptr() % 16 == 0,
+        context is None,
+        nulls,
+        row_offset is None,
+        best is None,
+        chunk_norm is None,
+        n_logits >= 1 << 31,
+        max_registers,
+        constants,
+    )
+    arguments = (
+        out,
+        scratch,
+        start_logits,
+        end_logits,
+        context,
+        null_position if nulls else None,
+        context_mask,
+        row_offset,
+        best,
+        chunk_norm,
+        floor,
+        question_id,
+        row_stride,
+        n_logits,
+        n_lists,
+        shape.tiles,
+        top_k,
+        0 if nulls else null_position,
+        per_program,
+        0 if second_round is None else 1,
+        *constants,
+    )
+    launch(span_topk_kernel, programs, key, arguments, _options(max_registers))
+    return out

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-MAX_TOP_K = 128
-MANY_CHUNKS = (
-    32  # chunks for every span that is wanted, from which on two passes are fewer instructions
-)
+# Chunks for every span that is wanted, from which on two rounds are fewer instructions.
+MANY_CHUNKS = 32
 
 
 def decode(
     start_logits: Tensor,
     end_logits: Tensor,
-    context: Tensor,
+    context: Tensor | None,
     context_mask: Tensor | None,
     row_offset: Tensor | None,
     question_id: Tensor | None,
     context_offset: Tensor | None,
-    null_position: Tensor,
+    null_position: Tensor | int,
     num_questions: int,
     top_k: int,
     max_answer_len: int | None,
@@ -32,67 +31,101 @@ def decode(
 ) -> Any:
     """Decode checked arguments; see [`qa_fast.decode_spans`][] for their meaning.
 
-    None where the kernels do not reach: more than 128 spans per question, spans of more than 1,024
-    tokens in chunks longer than that, or Triton before 3.3. The torch backend answers then.
+    Logits and mask are contiguous. ``context`` None stands for whole rows, and an int
+    ``null_position`` for the same one in all chunks. The results share one allocation.
+
+    None where the kernels do not reach: more than 128 spans per question, or Triton before 3.4. The
+    torch backend answers then.
     """
-    import triton.language as tl
-
-    from .kernels.merge_topk import chunk_norm, merge_topk
-    from .kernels.span_topk import span_topk, tiling
-
-    width = max(max_seq_len, 1)
-    tiles = tiling(width, max_answer_len)
-    if tiles is None or top_k > MAX_TOP_K or not hasattr(tl, "gather"):  # Triton 3.2 has none
+    if not _is_new_enough():
         return None
-    final = tiles.tiles == 1 and question_id is None
+    from .kernels import merge_topk, span_topk
 
-    def lists_of(context: Tensor, top_k: int) -> tuple[Tensor, ...]:
-        return span_topk(
+    if top_k > span_topk.MAX_TOP_K:
+        return None
+    n_chunks = len(start_logits) if row_offset is None else len(row_offset)
+    shape = span_topk.shape_of(max(max_seq_len, 1), max_answer_len)
+    final = shape.tiles == 1 and question_id is None
+
+    def lists_of(top_k: int, second_round: Any = None) -> Tensor:
+        return span_topk.span_topk(
             start_logits,
             end_logits,
             context,
             context_mask,
             row_offset,
             null_position,
+            n_chunks=n_chunks,
             top_k=top_k,
-            max_answer_len=max_answer_len,
-            width=width,
-            tiles=tiles,
+            shape=shape,
+            scoring=scoring,
             null_in_spans=null_in_spans,
-            normalize=scoring != "logit",
             final=final,
+            second_round=second_round,
         )
 
     if final:
-        return lists_of(context, top_k)
+        return _fields(lists_of(top_k), n_chunks, top_k)
     if question_id is None:
-        question_id = torch.arange(num_questions, dtype=torch.int32, device=context.device)
+        question_id = torch.arange(n_chunks, dtype=torch.int32, device=start_logits.device)
+    n_lists = n_chunks * shape.tiles
 
-    def merge(lists: tuple[Tensor, ...], scoring: str) -> tuple[Tensor, ...]:
-        return merge_topk(
-            *lists,
-            context,
+    def merge(lists: Tensor, list_k: int, *, shared: bool, second_round: Any = None) -> Tensor:
+        return merge_topk.merge_topk(
+            lists,
             question_id,
+            context,
             context_offset,
+            n_lists=n_lists,
+            list_k=list_k,
             top_k=top_k,
             n_questions=num_questions,
-            n_tiles=tiles.tiles,
+            n_tiles=shape.tiles,
             max_chunks=max_chunks,
-            scoring=scoring,
+            chunk_norm=chunk_norm,
+            shared=shared,
+            second_round=second_round,
         )
 
-    lists_to_keep = top_k * num_questions * tiles.tiles
-    if top_k == 1 or null_in_spans or len(context) < MANY_CHUNKS * lists_to_keep:
-        return merge(lists_of(context, top_k), scoring)
+    def norm_of(lists: Tensor, list_k: int) -> Tensor | None:
+        if shape.tiles == 1 or scoring != "probability":
+            return None
+        return merge_topk.chunk_norm(lists, n_chunks=n_chunks, n_tiles=shape.tiles, list_k=list_k)
+
+    shared = scoring == "shared"
+    if top_k == 1 or max_chunks * shape.tiles < MANY_CHUNKS * top_k:
+        lists = lists_of(top_k)
+        chunk_norm = norm_of(lists, top_k)
+        return _fields(merge(lists, top_k, shared=shared), num_questions, top_k)
     # Many chunks for few spans: the best span of every chunk first. The k-th best of these is a floor
-    # under the k-th best span of the question, and rules out nearly all chunks for the second pass.
+    # under the k-th best span of the question, and rules out nearly all chunks for the second round.
     # (Under "shared" the chunks of a question have one normalizer, which changes no order.)
-    best, first, last, log_norm, null_score = lists_of(context, 1)
-    order_by = "logit" if scoring == "shared" else scoring
-    floor = merge((best, first, last, log_norm, null_score), order_by)[0][:, -1]
-    best = best.view(-1, tiles.tiles).amax(1)
-    if scoring == "probability":
-        best = best - chunk_norm(log_norm, tiles.tiles)
-    ruled_out = best < floor[question_id.long()]
-    score, first, last, *_ = lists_of(context.masked_fill(ruled_out[:, None], 0), top_k)
-    return merge((score, first, last, log_norm, null_score), scoring)
+    best = lists_of(1)
+    chunk_norm = norm_of(best, 1)
+    floor = merge(best, 1, shared=False)
+    lists = lists_of(top_k, (best, floor, question_id, chunk_norm))
+    found = merge(lists, top_k, shared=shared, second_round=(best, floor))
+    return _fields(found, num_questions, top_k)
+
+
+@cache
+def _is_new_enough() -> bool:
+    """Whether Triton has what the kernels need: tuples of tensors."""
+    import triton
+
+    return tuple(int(x) for x in triton.__version__.split(".")[:2]) >= (3, 4)
+
+
+def _fields(found: Tensor, count: int, top_k: int) -> tuple[Tensor, ...]:
+    """Score, start, end, chunk, null score and flags as views of what the kernels wrote."""
+    size, by_rank = (count, top_k), (top_k, 1)
+    field = count * top_k
+    floats = found.view(torch.float32)
+    return (
+        floats.as_strided(size, by_rank, 0),
+        found.as_strided(size, by_rank, field),
+        found.as_strided(size, by_rank, 2 * field),
+        found.as_strided(size, by_rank, 3 * field),
+        floats.as_strided((count,), (1,), 4 * field),
+        found.view(torch.bool).as_strided((count,), (1,), 4 * (4 * field + count)),
+    )
