@@ -43,7 +43,7 @@ WHAT = {
     "machine": "versions, clocks, copy bandwidth, how fast programs of one warp are launched",
     "compile": "the kernels of all variants, in parallel, into the cache",
     "values": "every variant on fresh inputs against the float64 reference, twice",
-    "graphs": "CUDA graphs replayed with changed inputs, other streams, other cards",
+    "graphs": "CUDA graphs replayed with changed inputs, other streams and cards, logits past 2^31",
     "sweep": "a million chunks, k = 1, 12, 20, for list sizes, grids and register limits",
     "question": "one question of 100,000 chunks, as a call, as a graph, and by kernel",
     "ncu": "hardware counters of three kernels, where there is an ncu",
@@ -95,7 +95,7 @@ def limits(asked: argparse.Namespace) -> dict[str, float]:
     steps = dict(CALLS[asked.call or 1])
     if asked.only:
         every = {**CALLS[2], **CALLS[1]}
-        steps = {asked.only: every[asked.only]}
+        steps = {step: every[step] for step in asked.only}
     if asked.device == "cpu":
         steps = dict.fromkeys(steps, ON_A_CPU)
     return {**steps, **{step: x for step, x in asked.limit if step in steps}}
@@ -114,7 +114,7 @@ def run_steps(asked: argparse.Namespace, package: Path) -> bool:
     results = asked.output / "gpu.jsonl"
     cache = asked.cache or asked.output.with_name(asked.output.name + "-cache")
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
         "PYTHONPATH": os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH")))),
         "PYTHONUNBUFFERED": "1",
         "TRITON_CACHE_DIR": str(cache.resolve()),
@@ -185,7 +185,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--plan", action="store_true", help="print the steps, and run nothing")
     add("--call", type=int, choices=CALLS, help="run the steps of this call")
-    add("--only", metavar="STEP", choices=WHAT, help="run one step")
+    add("--only", metavar="STEP", choices=WHAT, action="append", help="run this step")
     add("--output", type=Path, help="a folder for gpu.jsonl, gpu.log and summary.json")
     add(
         "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: only try that all steps run"
@@ -198,7 +198,7 @@ def arguments() -> argparse.Namespace:
     add("--seed", type=int, help="only this one")
     found = parser.parse_args()
     if not found.plan:
-        if (found.call is None) == (found.only is None):
+        if (found.call is None) == (not found.only):
             parser.error("one of --plan, --call and --only is needed")
         if found.output is None:
             parser.error("--output is needed")

@@ -166,11 +166,16 @@ def _interpreted(*arguments: Any) -> Any:
     return spans._decode_on_gpu(*arguments[:-2], longest, most)
 
 
-def on_device(call: Call, device: str) -> Call:
-    """A variant's call with its tensors there."""
+def on_device(call: Call, device: str, *, shifted: bool = False) -> Call:
+    """A variant's call with its tensors there; ``shifted`` by a number from where allocations begin."""
 
     def moved(x: Any) -> Any:
-        return x.to(device) if isinstance(x, Tensor) else x
+        if not isinstance(x, Tensor):
+            return x
+        if not shifted:
+            return x.to(device)
+        memory = torch.empty(x.numel() + 1, dtype=x.dtype, device=device)
+        return memory[1:].view(x.shape).copy_(x)
 
     arguments, options = call
     return tuple(map(moved, arguments)), {name: moved(x) for name, x in options.items()}
@@ -378,14 +383,17 @@ def machine(run: Run) -> None:
         run.emit(what="graph of empty kernels", kernels=6, microseconds=seconds * 1e6)
 
 
+def both(variant: Variant, call: Call, device: str) -> list[Call]:
+    """The call there, and again for a second run."""
+    return [on_device(call, device, shifted=variant.shifted and i == 1) for i in range(2)]
+
+
 def _compile(job: tuple[str, Variant, str]) -> dict[str, Any]:
     """The first call of a variant in a process, and the second."""
     _, variant, device = job
-    call = on_device(variant.call(0), device)
-    before = loaded_kernels()
-    seconds = []
+    before, seconds = loaded_kernels(), []
     with tuned(**variant.tuning):
-        for _ in range(2):
+        for call in both(variant, variant.call(0), device):
             begin = time.perf_counter()
             on_host(decoded(call))
             seconds.append(time.perf_counter() - begin)
@@ -410,10 +418,9 @@ def _check(job: tuple[str, Variant, int, str]) -> dict[str, Any]:
     """Two runs of a variant on one input, compared with each other and with the reference."""
     _, variant, seed, device = job
     call = variant.call(seed)
-    there = on_device(call, device)
     runs = []
     with tuned(**variant.tuning):
-        for _ in range(2):
+        for there in both(variant, call, device):
             poison(device)
             runs.append(on_host(decoded(there)))
     try:
@@ -492,6 +499,11 @@ def graphs(run: Run) -> None:
             )
     if not run.gpu:
         return
+    with run.noting(what="past 32 bits"):
+        if torch.cuda.mem_get_info()[0] < 20 << 30:
+            raise RuntimeError("that takes 20 GiB of memory")
+        seed = secrets.randbelow(1 << 62)
+        run.emit(what="past 32 bits", seed=seed, equal=_equal_past_32_bits(seed))
     for name in run.chosen(("k1", "k20", "questions-probability-k20", "many-700-probability-k20")):
         with run.noting(what="stream", variant=name):
             run.emit(what="stream", variant=name, equal=_equal_on_a_stream(VARIANTS[name]))
@@ -500,6 +512,19 @@ def graphs(run: Run) -> None:
                 call = VARIANTS[name].call(secrets.randbelow(1 << 62))
                 found = [on_host(decoded(on_device(call, f"cuda:{i}"))) for i in range(2)]
                 run.emit(what="second card", variant=name, equal=_identical(*found))
+
+
+def _equal_past_32_bits(seed: int) -> bool:
+    """Whether rows that begin past 2^31 elements of flat logits give what they give by themselves."""
+    generator = torch.Generator("cuda").manual_seed(seed)
+    rows = torch.randn(2, 4, 384, generator=generator, device="cuda").half()
+    context = torch.tensor([[5, 380]] * 4, device="cuda")
+    begins = torch.tensor([0, (1 << 31) - 200, (1 << 31) + 999, (1 << 32) + 1], device="cuda")
+    flat = torch.full((2, (1 << 32) + 400), torch.nan, dtype=torch.float16, device="cuda")
+    flat[:, begins[:, None] + torch.arange(384, device="cuda")] = rows
+    options = {"row_offset": begins, "max_seq_len": 384}
+    found = qa_fast.decode_spans(*flat, context, **options)
+    return _identical(on_host(found), on_host(qa_fast.decode_spans(*rows, context)))
 
 
 def _identical(one: spans.Spans, other: spans.Spans) -> bool:
