@@ -120,7 +120,6 @@ def run_steps(asked: argparse.Namespace, package: Path) -> bool:
         "TRITON_CACHE_DIR": str(cache.resolve()),
         "TORCHINDUCTOR_CACHE_DIR": str(cache.resolve() / "inductor"),
         "HF_HUB_OFFLINE": "1",
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
     if asked.device == "cpu":
         environment |= {"TRITON_INTERPRET": "1", "TORCH_COMPILE_DISABLE": "1"}

@@ -53,11 +53,13 @@ from gpu_variants import VARIANTS, Call, Variant, reference, tunings
 from gpu_workers import described, in_processes
 from qa_fast.kernels import merge_topk, span_topk
 from torch import Tensor
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 import qa_fast
 from qa_fast import spans
 from qa_fast.device import is_device_lost
 from qa_fast.engine import Engine, Options, Pair
+from qa_fast.pipeline import BUNDLED_MODEL
 
 ROOT = Path(__file__).parents[1]
 NO_DEVICE = 3  # exit status
@@ -156,6 +158,12 @@ def prepare(device: str) -> None:
         sys.exit("on a CPU, TRITON_INTERPRET=1 has to be set before Triton is imported")
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # the interpreter is made of NumPy
     spans._decode_on_cpu = _interpreted
+
+
+def prepare_worker(device: str) -> None:
+    """As `prepare`, for one of many processes."""
+    torch.set_num_threads(1)
+    prepare(device)
 
 
 def _interpreted(*arguments: Any) -> Any:
@@ -271,10 +279,8 @@ def trained_logits(work: Workload, device: str, data: Path) -> decode.Logits:
 
     A few hundred chunks, drawn again and again.
     """
-    tokenizer = pipeline.AutoTokenizer.from_pretrained(pipeline.BUNDLED_MODEL)
-    model = pipeline.AutoModelForQuestionAnswering.from_pretrained(
-        pipeline.BUNDLED_MODEL, dtype=torch.float32
-    )
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_MODEL)
+    model = AutoModelForQuestionAnswering.from_pretrained(BUNDLED_MODEL, dtype=torch.float32)
     model.to(device).eval()
     pairs = pipeline.texts(data, "long", 40)
     inputs = tokenizer(
@@ -403,11 +409,11 @@ def _compile(job: tuple[str, Variant, str]) -> dict[str, Any]:
 
 def compile_variants(run: Run) -> None:
     """Compile the kernels of all variants, in many processes, into the cache that later steps use."""
-    variants = run.chosen()
+    variants = run.chosen(some=24)
     jobs = [(name, variant, run.device) for name, variant in variants.items()]
     begin, hashes = time.monotonic(), set()
     for (name, *_), found in in_processes(
-        _compile, jobs, partial(prepare, run.device), limit=60, until=run.until - 3
+        _compile, jobs, partial(prepare_worker, run.device), limit=60, until=run.until - 3
     ):
         run.emit(variant=name, **found)
         hashes |= {kernel["hash"] for kernel in found.get("kernels", ())}
@@ -442,7 +448,7 @@ def values(run: Run) -> None:
     # All variants with the first seed, then with the second: time runs out for the last seeds only.
     jobs = [(name, x, seed, run.device) for seed in seeds for name, x in variants.items()]
     for (name, _, seed, _), found in in_processes(
-        _check, jobs, partial(prepare, run.device), limit=run.job_limit, until=run.until - 3
+        _check, jobs, partial(prepare_worker, run.device), limit=run.job_limit, until=run.until - 3
     ):
         run.emit(variant=name, seed=seed, **{"result": "failed", **found})
     run.emit(what="all", variants=len(variants), seeds=seeds, calls=len(jobs))
@@ -462,7 +468,7 @@ def random_calls(run: Run) -> None:
     until = run.until - 5 if run.gpu else time.monotonic() + 20
     jobs = iter(lambda: (secrets.randbelow(1 << 62), run.device), None)
     for (seed, _), found in in_processes(
-        _random, jobs, partial(prepare, run.device), limit=run.job_limit, until=until
+        _random, jobs, partial(prepare_worker, run.device), limit=run.job_limit, until=until
     ):
         if "error" in found:
             run.emit(seed=seed, **found)
@@ -510,8 +516,8 @@ def graphs(run: Run) -> None:
         if torch.cuda.device_count() > 1:
             with run.noting(what="second card", variant=name):
                 call = VARIANTS[name].call(secrets.randbelow(1 << 62))
-                found = [on_host(decoded(on_device(call, f"cuda:{i}"))) for i in range(2)]
-                run.emit(what="second card", variant=name, equal=_identical(*found))
+                one, other = (on_host(decoded(on_device(call, f"cuda:{i}"))) for i in range(2))
+                run.emit(what="second card", variant=name, equal=_identical(one, other))
 
 
 def _equal_past_32_bits(seed: int) -> bool:
@@ -581,7 +587,7 @@ def sweep(run: Run) -> None:
             turn = cycle(sets[logits])
             before = loaded_kernels()
             call = lambda: qa_fast.decode_spans(*next(turn), **options)  # noqa: B023, E731
-            times = clock(call, 0.1 if run.gpu else 0)
+            times = clock(call, 0.06 if run.gpu else 0)
             seconds = statistics.median(times)
             run.emit(
                 tuning=fields,
@@ -809,29 +815,34 @@ def pipelines(run: Run) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for model, variant in PIPELINES:
             where = f"{folder}/{model}"
+            if run.gpu:
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
             with run.noting(model=model, variant=variant):
                 if not Path(where).exists():
                     pipeline.save_model(model, where)
                 engine = pipeline.load(where, run.device, variant)
-                found = {f"ours {variant}": pipeline.ours(engine, pairs, 2, streams=False)}
+                found = {
+                    f"ours {variant}": pipeline.ours(
+                        engine, pairs, 3 if run.gpu else 1, streams=False
+                    )
+                }
                 (row,) = pipeline.rows_of(model, "shared", pairs, found, run.device)
                 run.emit(**row, **decoding_share(engine, pairs[:1000], run.device))
                 del engine, found
-            if run.gpu:
-                torch.cuda.empty_cache()
 
 
 def decoding_share(engine: Engine, pairs: list[Pair], device: str) -> dict[str, float]:
     """What share of the device's working time goes into decoding."""
     times = kernel_times(lambda: list(engine.read(pairs, Options())), device)
-    ours = ("span_topk", "merge", "decode_spans")
+    ours = ("span_topk", "merge_topk", "chunk_norm")
     decoding = sum(x["microseconds"] for x in times if any(name in x["name"] for name in ours))
     return {"decoding_share": decoding / max(1e-9, sum(x["microseconds"] for x in times))}
 
 
 def suite(run: Run) -> None:
     """The engine on the card next to the CPU's, a batch that does not fit, and the tests for CUDA."""
-    pairs = pipeline.texts(run.data, "shared", 400 if run.gpu else 8)
+    pairs = pipeline.texts(run.data, "shared", 100 if run.gpu else 8)
     with tempfile.TemporaryDirectory() as folder:
         pipeline.save_model("bundled", folder)
 
@@ -869,8 +880,8 @@ def _with_too_little_memory(
     run: Run, folder: str, pairs: list[Pair], exact: list[dict[str, Any]]
 ) -> None:
     """A batch larger than what is left of the card's memory is split, and no answer changes."""
-    model = pipeline.AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = pipeline.AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     read, most = model.forward, 400
 
     def small(input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Any:
@@ -881,16 +892,17 @@ def _with_too_little_memory(
     if not run.gpu:
         model.forward = small
     engine = Engine(model, tokenizer, device=run.device, dtype="float32", max_batch_tokens=1 << 20)
-    free = 0
+    times, free = 1, 0
     if run.gpu:
+        times, left = 16, 256 << 20
+        list(engine.read(pairs[:1], Options()))  # the libraries' own memory
         torch.cuda.empty_cache()
-        left = 256 << 20
         ballast = torch.empty(torch.cuda.mem_get_info()[0] - left, dtype=torch.uint8, device="cuda")
         free = torch.cuda.mem_get_info()[0]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = [reading.answers[0] for reading in engine.read(pairs, Options())]
-    agree = pipeline.agreement(found, exact)
+        found = [reading.answers[0] for reading in engine.read(pairs * times, Options())]
+    agree = pipeline.agreement(found, exact * times)
     split = engine.max_batch_tokens < 1 << 20
     run.emit(
         what="out of memory",
