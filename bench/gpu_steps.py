@@ -454,7 +454,7 @@ def values(run: Run) -> None:
     run.emit(what="all", variants=len(variants), seeds=seeds, calls=len(jobs))
 
 
-def _random(job: tuple[int, str]) -> dict[str, Any]:
+def _random(job: tuple[int, str, str | None]) -> dict[str, Any]:
     """A call drawn by check_decode.py."""
     try:
         return {"kind": check_decode.check(*job)}
@@ -466,8 +466,9 @@ def random_calls(run: Run) -> None:
     """Calls of any sizes and options against the reference, until the time is over."""
     kinds: Counter[str] = Counter()
     until = run.until - 5 if run.gpu else time.monotonic() + 20
-    jobs = iter(lambda: (secrets.randbelow(1 << 62), run.device), None)
-    for (seed, _), found in in_processes(
+    backend = None if run.gpu else "triton"
+    jobs = iter(lambda: (secrets.randbelow(1 << 62), run.device, backend), None)
+    for (seed, *_), found in in_processes(
         _random, jobs, partial(prepare_worker, run.device), limit=run.job_limit, until=until
     ):
         if "error" in found:

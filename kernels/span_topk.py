@@ -846,8 +846,8 @@ def span_topk_kernel(
     scratch_ptr += pid.to(tl.int64) * LIST
     turn = tl.min(tl.where(wanted, lane, 32), axis=0)
     while turn < 32:  # per list
-        # 0, which the compiler does not know: what depends on it is not computed before the loop and kept
-        # in registers, of which there are too few.
+        # 0, which the compiler does not know: so what depends on it is not computed before the loop and
+        # kept in registers, of which there are too few.
         zero = turn >> 5
         _make_list(
             first_list + turn,

@@ -26,8 +26,6 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 _INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
 # A max_answer_len that no chunk reaches; much more does not fit into a kernel's int32.
 _NO_LIMIT = 1 << 30
-# Tokens of a row that the kernels take at once; longer rows are cut into parts.
-_ONE_TILE = 512
 
 
 class Spans(NamedTuple):
@@ -274,7 +272,7 @@ def warmup(
     many = triton_backend.MANY_CHUNKS
     counts = [n for n in (2, many + 1, many * top_k + 1) if n <= max(max_chunks or 2, 2)]
     # Rows of flat logits are as long as they happen to be; see `_reach`.
-    widths = {max_seq_len, min(max_seq_len, _ONE_TILE)} if flat else {max_seq_len}
+    widths = {max_seq_len, min(max_seq_len, triton_backend.ONE_TILE)} if flat else {max_seq_len}
     for chunks, width in product(counts, widths):
         zeros = torch.zeros((chunks,), dtype=torch.int32, device=device)
         shape = (width,) if flat else (chunks, width)
@@ -592,7 +590,9 @@ def _reach(
     if context is None or logits.ndim == 2:
         longest = logits.shape[1]
     elif max_seq_len is not None and (
-        max_seq_len <= _ONE_TILE or not context.is_cpu or not _is_on_host(null_position)
+        max_seq_len <= triton_backend.ONE_TILE
+        or not context.is_cpu
+        or not _is_on_host(null_position)
     ):
         longest = max_seq_len
     else:
@@ -601,7 +601,7 @@ def _reach(
         null = null_position if isinstance(null_position, int) else int(null_position.max())
         longest = max(int(context[:, 1].max()), null + 1)
         if max_seq_len is not None:  # so many parts of rows as there are, but no kernel more
-            longest = min(max_seq_len, max(longest, _ONE_TILE))
+            longest = min(max_seq_len, max(longest, triton_backend.ONE_TILE))
     if question_id is None:
         most_chunks = 1
     elif num_questions is None or question_id.is_cpu:
