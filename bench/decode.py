@@ -32,19 +32,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
-import rich
 import torch
-import typer
-from rich.table import Table
 from torch import Tensor
 
 import qa_fast
 from qa_fast import spans
+
+if TYPE_CHECKING:
+    import typer
 
 RESULTS = Path(__file__).parent / "results"
 Logits = tuple[Tensor, Tensor, Tensor]
@@ -113,6 +113,10 @@ ON_GPU = [
     *(Workload(384, k, 30, 1_000, "float16") for k in (1, 12, 20)),
 ]
 GROWTH = [2**p for p in range(7, 16)]
+PEERS = (
+    "torch backend", "reader", "textbook", "textbook, compiled", "n-best loop", "removed pipeline",
+)  # fmt: skip
+GROWTH_PEERS = ("torch backend", "removed pipeline")
 
 PEER = """
 import json, sys, time
@@ -191,18 +195,20 @@ def n_best_loop(work: Workload, logits: Logits) -> list[list[tuple[float, int, i
 
 
 class Clock:
-    """Measures calls on a device."""
+    """Measures calls on a device, at least ``least`` of them after ``warm_ups``."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, device: str, *, warm_ups: int = 3, least: int = 5) -> None:
+        self.device, self.warm_ups, self.least = device, warm_ups, least
 
     def __call__(self, call: Callable[[], Any], budget: float = 0.5) -> Times:
-        """Seconds of repeated calls after a warm-up."""
-        for _ in range(3):
+        """Seconds of repeated calls after a warm-up, for about ``budget`` seconds."""
+        for _ in range(self.warm_ups):
             call()
         times: Times = []
         begin = time.perf_counter()
-        while len(times) < 5 or (time.perf_counter() - begin < budget and len(times) < 2000):
+        while len(times) < self.least or (
+            time.perf_counter() - begin < budget and len(times) < 2000
+        ):
             times.append(self._once(call))
         return times
 
@@ -220,7 +226,7 @@ class Clock:
 
     def bandwidth(self) -> float:
         """Bytes read and written per second while memory is copied."""
-        source = torch.zeros(1 << (28 if self.device == "cuda" else 26), device=self.device)
+        source = torch.rand(1 << (28 if self.device == "cuda" else 26), device=self.device)
         target = torch.empty_like(source)
         seconds = statistics.median(self(lambda: target.copy_(source)))
         return 2 * source.nbytes / seconds
@@ -236,9 +242,16 @@ def as_graph(call: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def measure(
-    work: Workload, clock: Clock, bandwidth: float, python: Path | None, *, all_peers: bool
+    work: Workload,
+    clock: Clock,
+    bandwidth: float,
+    python: Path | None = None,
+    peers: Collection[str] = PEERS,
 ) -> list[dict[str, Any]]:
-    """Microseconds per chunk of every provider, after its answers were compared with ours."""
+    """Microseconds per chunk of every provider, after its answers were compared with ours.
+
+    Of ``peers`` those count that can do the work, and that are not too slow for it.
+    """
     options = work.options(clock.device)
     # Several batches in turn: caches and branch predictors must not learn one by heart.
     batches = [work.logits(clock.device, seed) for seed in range(16 if work.chunks < 1000 else 1)]
@@ -261,18 +274,21 @@ def measure(
     providers["ours"] = 1.0, timed(decode)
     if clock.device == "cuda":
         providers["ours, CUDA graph"] = 1.0, clock(as_graph(lambda: decode(logits)))
-    if work.chunks <= 100_000:
+    if "torch backend" in peers and work.chunks <= 100_000:
         add("torch backend", lambda x: _by_torch_backend(work, x, options), ours, ours.score)
-    small = work.chunks * work.n**2 <= 1 << 28
-    if all_peers and small and not work.per_question:
+    small = work.chunks * work.n**2 <= 1 << (30 if clock.device == "cuda" else 28)
+    if small and not work.per_question:
         probability = ours.score.exp()
-        add("reader", lambda x: dense(work, x, softmax=False), by_logit, by_logit.score)
-        add("textbook", lambda x: dense(work, x, softmax=True), ours, probability)
-        compiled = torch.compile(dense, dynamic=False)
-        run = lambda x: compiled(work, x, softmax=True)  # noqa: E731
-        add("textbook, compiled", run, ours, probability)
+        if "reader" in peers:
+            add("reader", lambda x: dense(work, x, softmax=False), by_logit, by_logit.score)
+        if "textbook" in peers:
+            add("textbook", lambda x: dense(work, x, softmax=True), ours, probability)
+        if "textbook, compiled" in peers:
+            compiled = torch.compile(dense, dynamic=False)
+            run = lambda x: compiled(work, x, softmax=True)  # noqa: E731
+            add("textbook, compiled", run, ours, probability)
     on_cpu = clock.device == "cpu" and work.dtype == "float32" and not work.per_question
-    if all_peers and on_cpu and work.n <= 512:
+    if "n-best loop" in peers and on_cpu and work.n <= 512:
         answers = n_best_loop(work, logits)
         best = [
             (int(i), int(j)) for i, j in zip(by_logit.start[:, 0], by_logit.end[:, 0], strict=True)
@@ -281,7 +297,7 @@ def measure(
             row[0][1:] == span if row else False for row, span in zip(answers, best, strict=True)
         ]
         providers["n-best loop"] = sum(found) / len(found), timed(lambda x: n_best_loop(work, x))
-    if python is not None and on_cpu and work.n <= 4096:
+    if "removed pipeline" in peers and python is not None and on_cpu and work.n <= 4096:
         answer, times = removed_pipeline(python, work, logits)
         equal = float(_same(answer, ours, ours.score.exp()))
         providers["removed pipeline"] = equal, [t * work.chunks for t in times] if equal else []
@@ -331,6 +347,9 @@ def _by_torch_backend(work: Workload, logits: Logits, options: dict[str, Any]) -
 
 def show(rows: list[dict[str, Any]]) -> None:
     """A table per workload."""
+    import rich
+    from rich.table import Table
+
     for work in dict.fromkeys(Workload(*(row[x] for x in Workload._fields)) for row in rows):
         table = Table("provider", "equal", "us per chunk", "times ours", title=str(work))
         for row in rows:
@@ -400,10 +419,10 @@ def main(
         "date": time.strftime("%Y-%m-%d"),
         "copy_bandwidth": bandwidth,
     }
-    for name, some in (("decode", works), ("growth", growth)):
+    for name, some, peers in (("decode", works, PEERS), ("growth", growth, GROWTH_PEERS)):
         results[name] = []
         for work in some:
-            rows = measure(work, clock, bandwidth, peer_python, all_peers=name == "decode")
+            rows = measure(work, clock, bandwidth, peer_python, peers)
             results[name] += rows
             show(rows)
     output.parent.mkdir(exist_ok=True)
@@ -421,4 +440,6 @@ def main(
 
 
 if __name__ == "__main__":
+    import typer  # here: what gpu.py takes from this file runs where there is none
+
     typer.run(main)

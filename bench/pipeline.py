@@ -34,14 +34,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-import typer
-from rich.console import Console
-from rich.table import Table
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoTokenizer,
@@ -53,7 +51,9 @@ from qa_fast.chunks import Chunker
 from qa_fast.engine import Engine, Options, Pair, Stats
 from qa_fast.pipeline import BUNDLED_MODEL
 
-CONSOLE = Console(width=110)
+if TYPE_CHECKING:
+    import typer
+
 RESULTS = Path(__file__).parent / "results"
 BATCH_SIZES = (1, 8, 32)
 STAGES = ("tokenize", "plan", "forward", "decode", "map")
@@ -170,8 +170,8 @@ def median(times: Times) -> tuple[float, float]:
     return statistics.median(passed), statistics.median(worked)
 
 
-def ours(engine: Engine, pairs: list[Pair], rounds: int) -> dict[str, Any]:
-    """Our answers and times, with the share of every stage."""
+def ours(engine: Engine, pairs: list[Pair], rounds: int, *, streams: bool = True) -> dict[str, Any]:
+    """Our answers and times, with the share of every stage; with ``streams`` a generator's times too."""
     list(engine.read(pairs[:512] if engine._forward.compiled else pairs[:32], Options()))
     engine.stats = Stats()
 
@@ -182,7 +182,7 @@ def ours(engine: Engine, pairs: list[Pair], rounds: int) -> dict[str, Any]:
     answers, times = timed(run, rounds)
     stats = asdict(engine.stats)
     stream_ratios = []
-    for _ in range(rounds):
+    for _ in range(rounds if streams else 0):
         found, stream = timed(lambda: run(iter(pairs)), 1)
         _, at_rest = timed(run, 1)
         if agreement(found, answers) < 1:
@@ -193,7 +193,7 @@ def ours(engine: Engine, pairs: list[Pair], rounds: int) -> dict[str, Any]:
         "answers": answers,
         "seconds": times,
         "stages": {stage: stats[stage] / rounds for stage in STAGES},
-        "stream_ratio": statistics.median(stream_ratios),
+        "stream_ratio": statistics.median(stream_ratios) if stream_ratios else None,
         "chunks": stats["chunks"] // rounds,
         "padding": stats["padded_tokens"] / stats["tokens"] - 1,
         "flops_per_second": flops / sum(passed for passed, _ in times),
@@ -222,6 +222,7 @@ def model_flops(model: Any, tokens: int, chunks: int) -> float:
     return tokens * (2.0 * linear + attention)
 
 
+@cache
 def matmul_rate(device: str, dtype: torch.dtype) -> float:
     """Floating point operations per second of a large matrix product: the roof for the model."""
     n = 8192 if device.startswith("cuda") else 1024
@@ -371,11 +372,13 @@ def main(
                     found["removed pipeline"] = removed_pipeline(
                         peer_python, folder, pairs, device, dtype, rounds
                     )
-                rows += report(model_name, kind, pairs, found, device)
+                shown = rows_of(model_name, kind, pairs, found, device)
+                report(shown, device)
+                rows += shown
             if memory and growth is None:
                 engine = load(folder, device, variants[0])
                 growth = memory_growth(engine, texts(data, "shared", 5000), memory)
-                CONSOLE.print(growth)
+                print(growth)
     results = {
         "machine": platform.processor() or platform.machine(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
@@ -393,10 +396,10 @@ def main(
         sys.exit("the removed pipeline's answers differ from ours: see the tables")
 
 
-def report(
+def rows_of(
     model: str, kind: str, pairs: list[Pair], found: dict[str, dict[str, Any]], device: str
 ) -> list[dict[str, Any]]:
-    """Print one table; returns its rows."""
+    """What is written of each provider; the first is what the others are compared with."""
     first = next(iter(found))
     expected = found[first]["answers"]
     ours_seconds, ours_cpu = median(found[first]["seconds"])
@@ -421,7 +424,17 @@ def report(
             row["utilization"] = row["flops_per_second"] / matmul_rate(device, dtype)
             row["chunks_per_second"] = run["chunks"] / seconds
         rows.append(row)
-    title = f"{model} model, {kind} contexts, {len(pairs)} questions"
+    return rows
+
+
+def report(rows: list[dict[str, Any]], device: str) -> None:
+    """Print the rows of one model and one kind of texts."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=110)
+    model, kind, questions = (rows[0][name] for name in ("model", "text", "questions"))
+    title = f"{model} model, {kind} contexts, {questions} questions"
     table = Table(
         "provider",
         "agree",
@@ -446,25 +459,26 @@ def report(
             str(row.get("batch_size", "")),
             f"{row['peak_mb']:.0f}" if "peak_mb" in row else "",
         )
-    CONSOLE.print(table)
+    console.print(table)
     for row in rows:
         if "stages" in row:
             stages = ", ".join(
-                f"{stage} {seconds / len(pairs) * 1e6:.0f}"
+                f"{stage} {seconds / questions * 1e6:.0f}"
                 for stage, seconds in row["stages"].items()
             )
-            CONSOLE.print(
+            console.print(
                 f"  {row['provider']}: microseconds per question by stage: {stages}; padding "
                 f"{row['padding']:.1%}; model FLOP utilization {row['utilization']:.1%}; a generator "
                 f"takes {row['stream_ratio']:.2f} times as long as a list"
             )
             if model == "large" and device.startswith("cuda"):
-                CONSOLE.print(
+                console.print(
                     f"  {row['chunks_per_second']:.0f} chunks/s; MLPerf's BERT-Large on an H200: "
                     f"{MLPERF_SAMPLES_PER_SECOND}"
                 )
-    return rows
 
 
 if __name__ == "__main__":
+    import typer  # here: what gpu.py takes from this file runs where there is none
+
     typer.run(main)
