@@ -248,11 +248,13 @@ def chunk_norm_kernel(out_ptr, per_list_ptr, n_lists, n_tiles, BLOCK: tl.constex
     for side in tl.static_range(1, 3):
         begin = per_list_ptr + side * n_lists + chunk * n_tiles
         log_mass = tl.full([BLOCK], float("-inf"), tl.float32)
-        for at in range(0, n_tiles, BLOCK):  # per block
+        at = 0
+        while at < n_tiles:  # per block
             x = _float(tl.load(begin + at + tile, mask=at + tile < n_tiles, other=-8388608))
             peak = tl.maximum(tl.maximum(log_mass, x), LOWEST)
             mass = tl.exp2((log_mass - peak) * LOG2_E) + tl.exp2((x - peak) * LOG2_E)
             log_mass = peak + tl.log2(mass) * LN_2
+            at += BLOCK
         norm += _log_sum_exp(log_mass)
     tl.store(out_ptr + chunk, tl.where(norm == float("-inf"), 0.0, norm))
 

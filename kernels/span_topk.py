@@ -377,10 +377,12 @@ def _emit(found, slots, best, i, from_j, sums, spans):
     hits = both >> 18
     if hits > 1:  # rare
         rest = tl.where(hit, offs, NO_INDEX)
-        for n in range(hits):  # per tie
+        n = 0
+        while n < hits:  # per tie
             at = tl.min(rest, axis=0)
             spans = _put(found + n, slots, best, i, from_j + at, spans)
             rest = tl.where(rest == at, NO_INDEX, rest)
+            n += 1
     else:
         spans = _put(found, slots, best, i, from_j + (both & 262143), spans)
     return hits, spans
