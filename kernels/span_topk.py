@@ -396,19 +396,20 @@ def _count(key, floor, PER: tl.constexpr):
 
 
 @triton.jit
-def _list_starts(
-    scratch_ptr, key, at, floor, ceiling, begin, PER: tl.constexpr, LIST: tl.constexpr
-):
-    """Write the starts with ``floor <= key < ceiling`` to the list, from place ``begin`` on."""
-    mine = tl.zeros([32], tl.int32)
+def _first_equals(key, floor, room, PER: tl.constexpr):
+    """``key``, of those equal to ``floor`` only the first ones, so that ``room`` reach it."""
+    above = tl.zeros([32], tl.int32)
+    equal = tl.zeros([32], tl.int32)
     for r in tl.static_range(PER):
-        mine += ((key[r] >= floor) & (key[r] < ceiling)).to(tl.int32)
-    place = begin + tl.cumsum(mine, axis=0) - mine
+        above += (key[r] > floor).to(tl.int32)
+        equal += (key[r] == floor).to(tl.int32)
+    rank = tl.sum(above, axis=0) + tl.cumsum(equal, axis=0) - equal
+    found = ()
     for r in tl.static_range(PER):
-        wanted = (key[r] >= floor) & (key[r] < ceiling) & (place < LIST)
-        _list_start(scratch_ptr, place, key[r], at + r, wanted)
-        place += wanted.to(tl.int32)
-    return begin + tl.sum(mine, axis=0)
+        is_equal = key[r] == floor
+        found = found + (tl.where(is_equal & (rank >= room), float("-inf"), key[r]),)
+        rank += is_equal.to(tl.int32)
+    return found
 
 
 @triton.jit
@@ -419,52 +420,76 @@ def _list_start(scratch_ptr, place, key, at, wanted):
 
 
 @triton.jit
-def _candidates(scratch_ptr, key, at, top_k, PER: tl.constexpr, LIST: tl.constexpr):
-    """Up to LIST starts, the k best among them: `ordered` keys and tokens [LIST], through memory."""
+def _floor(key, covered, top_k, PER: tl.constexpr, LIST: tl.constexpr):
+    """A floor that k starts or more reach but, if there is one, no more than LIST.
+
+    Returns the floor, and how many starts of each lane [32], and of all, reach it. Fewer than k only if
+    there are no more; more than LIST only if too many are equal to the floor.
+    """
+    lowest = unordered(tl.full([], MINUS_INF_KEY + 1, tl.int32))
+    floor = lowest
     if LIST < 32 * PER:
-        peak = ordered(lane_max(key, PER))
-        if LIST <= 64:
-            # The k-th largest of the lanes' largest, or less where some are equal.
-            rest = peak
-            floor = tl.max(rest, axis=0)
-            n = 1
-            while n < top_k:  # per four
-                for _ in tl.static_range(4):
-                    rest = tl.where(rest == floor, NO_KEY, rest)
-                    next_one = tl.max(rest, axis=0)
-                    floor = tl.where(n < top_k, next_one, floor)
-                    n += 1
-            floor = tl.maximum(floor, MINUS_INF_KEY + 1)
-        else:
-            floor = tl.full([], MINUS_INF_KEY + 1, tl.int32)
-    else:
-        floor = tl.full([], MINUS_INF_KEY + 1, tl.int32)
-    mine = _count(key, unordered(floor), PER)
+        # The first guess is between the largest and the least of the lanes' largest: with logits of
+        # trained models, and with noise, two of three lists are found at once.
+        peaks = ordered(lane_max(key, PER))
+        peak_key = tl.max(peaks, axis=0)
+        peak = unordered(peak_key)
+        least = unordered(tl.min(tl.where(peaks > MINUS_INF_KEY, peaks, NO_INDEX), axis=0))
+        guess = peak - (peak - least) * (0.65 if LIST <= 128 else 1.0)
+        floor = tl.where((covered > LIST) & (guess > lowest), guess, lowest)
+    mine = _count(key, floor, PER)
     total = tl.sum(mine, axis=0)
     if LIST < 32 * PER:
-        if total > LIST:  # rare
-            # Bisection: at least k starts reach floor, fewer reach ceiling.
-            ceiling = tl.max(peak, axis=0).to(tl.int64) + 1
-            while (total > LIST) & (floor + 1 < ceiling):  # per halving
-                middle = ((floor.to(tl.int64) + ceiling) >> 1).to(tl.int32)
-                reached = tl.sum(_count(key, unordered(middle), PER), axis=0)
-                enough = reached >= top_k
-                floor = tl.where(enough, middle, floor)
-                total = tl.where(enough, reached, total)
-                ceiling = tl.where(enough, ceiling, middle.to(tl.int64))
-            mine = _count(key, unordered(floor), PER)
+        # From there halve the numbers between one that enough starts reach (supposed to be less than the
+        # least by twice the difference) and one that too few do.
+        enough = total >= top_k
+        low = tl.where(enough, floor, least - 2.0 * (peak - least))
+        high = tl.where(enough, peak, floor)
+        middle = 0.5 * low + 0.5 * high
+        searching = ((total > LIST) | (total < top_k)) & (floor > lowest)
+        while searching & (middle > low) & (middle < high):  # per halving
+            floor = middle
+            mine = _count(key, floor, PER)
+            total = tl.sum(mine, axis=0)
+            enough = total >= top_k
+            low = tl.where(enough, floor, low)
+            high = tl.where(enough, high, floor)
+            middle = 0.5 * low + 0.5 * high
+            searching = (total > LIST) | (total < top_k)
+        # Where that led nowhere, halve the floats between the lowest and the peak.
+        if (total > LIST) | ((total < top_k) & (floor > lowest)):  # rare
+            floor = lowest
+            mine = _count(key, floor, PER)
+            total = tl.sum(mine, axis=0)
+            low_key = ordered(floor).to(tl.int64)
+            high_key = peak_key.to(tl.int64) + 1
+            while (total > LIST) & (high_key - low_key > 1):  # per halving
+                middle_key = (low_key + high_key) >> 1
+                tried = _count(key, unordered(middle_key.to(tl.int32)), PER)
+                reached = tl.sum(tried, axis=0)
+                if reached >= top_k:
+                    low_key = middle_key
+                    mine = tried
+                    total = reached
+                else:
+                    high_key = middle_key
+            floor = unordered(low_key.to(tl.int32))
+    return floor, mine, total
+
+
+@triton.jit
+def _candidates(scratch_ptr, key, at, covered, top_k, PER: tl.constexpr, LIST: tl.constexpr):
+    """Up to LIST starts, the k best among them: `ordered` keys and tokens [LIST], through memory."""
+    floor, mine, total = _floor(key, covered, top_k, PER, LIST)
     if total > LIST:  # rare
-        # More equals at the floor than there is room for: in the order of starts, after what is above.
-        next_floor = unordered(floor + 1)
-        above = _list_starts(scratch_ptr, key, at, next_floor, float("inf"), 0, PER, LIST)
-        _list_starts(scratch_ptr, key, at, unordered(floor), next_floor, above, PER, LIST)
-        total = tl.minimum(total, LIST)
-    else:
-        place = tl.cumsum(mine, axis=0) - mine
-        for r in tl.static_range(PER):
-            wanted = key[r] >= unordered(floor)
-            _list_start(scratch_ptr, place, key[r], at + r, wanted)
-            place += wanted.to(tl.int32)
+        key = _first_equals(key, floor, LIST, PER)
+        mine = _count(key, floor, PER)
+        total = tl.sum(mine, axis=0)
+    place = tl.cumsum(mine, axis=0) - mine
+    for r in tl.static_range(PER):
+        wanted = key[r] >= floor
+        _list_start(scratch_ptr, place, key[r], at + r, wanted)
+        place += wanted.to(tl.int32)
     tl.debug_barrier()
     slot = tl.arange(0, LIST)
     both = tl.load(scratch_ptr + slot, mask=slot < total, other=0)
@@ -542,6 +567,7 @@ def _make_list(
     if null_position_ptr is not None:
         null = tl.load(null_position_ptr + chunk)
     has_null = (null >= 0) & (null < row_len)
+    null = tl.where(has_null, null, -1)
     start_row_ptr = start_ptr + base
     end_row_ptr = end_ptr + base
     row_mask_ptr = mask_ptr
@@ -617,6 +643,23 @@ def _make_list(
     if SHIFT:
         shift = tl.where(norm > float("-inf"), norm, 0.0)
 
+    # What belongs to the list as a whole.
+    field = n_lists.to(tl.int64) * top_k
+    per_list_ptr = out_ptr + 4 * field + list_id
+    if FINAL:
+        null_score = tl.where(has_null, null_s + null_e - shift, float("-inf"))
+        null_score = tl.where(nonfinite, float("nan"), null_score)
+        flags_ptr = (out_ptr + 4 * field + n_lists).to(tl.pointer_type(tl.int8))
+        tl.store(flags_ptr + list_id, nonfinite.to(tl.int8))
+    else:
+        no_null = has_null == 0
+        if TILED:
+            no_null = no_null | (tile_id > 0)
+        null_score = tl.where(no_null, float("inf"), null_s + null_e - shift)
+        tl.store(per_list_ptr + n_lists, norm_s.to(tl.int32, bitcast=True))
+        tl.store(per_list_ptr + 2 * n_lists, norm_e.to(tl.int32, bitcast=True))
+    tl.store(per_list_ptr, null_score.to(tl.int32, bitcast=True))
+
     # 3. The best span of every start.
     if SPAN is None:
         key = _best_unlimited(
@@ -630,7 +673,6 @@ def _make_list(
         )
 
     # 4 and 5. The best starts, and their spans.
-    field = n_lists.to(tl.int64) * top_k
     list_ptr = out_ptr + list_id.to(tl.int64) * top_k
     at = lane * PER
     found = 0
@@ -677,7 +719,7 @@ def _make_list(
             tl.full([MOST_K], -1, tl.int32),
         )
         if nonfinite == 0:
-            list_key, list_at = _candidates(scratch_ptr, key, at, top_k, PER, LIST)
+            list_key, list_at = _candidates(scratch_ptr, key, at, covered, top_k, PER, LIST)
             best = tl.max(list_key, axis=0)
             while (found < top_k) & (best > MINUS_INF_KEY):  # per pop
                 at_best = tl.min(tl.where(list_key == best, list_at, NO_INDEX), axis=0)
@@ -719,20 +761,6 @@ def _make_list(
         tl.store(list_ptr + field + slots, tl.where(filled, first_of, -1), mask=asked)
         tl.store(list_ptr + 2 * field + slots, tl.where(filled, last_of, -1), mask=asked)
         tl.store(list_ptr + 3 * field + slots, tl.where(filled, chunk, -1), mask=asked)
-    per_list_ptr = out_ptr + 4 * field + list_id
-    if FINAL:
-        null_score = tl.where(has_null, null_s + null_e - shift, float("-inf"))
-        null_score = tl.where(nonfinite, float("nan"), null_score)
-        flags_ptr = (out_ptr + 4 * field + n_lists).to(tl.pointer_type(tl.int8))
-        tl.store(flags_ptr + list_id, nonfinite.to(tl.int8))
-    else:
-        no_null = has_null == 0
-        if TILED:
-            no_null = no_null | (tile_id > 0)
-        null_score = tl.where(no_null, float("inf"), null_s + null_e - shift)
-        tl.store(per_list_ptr + n_lists, norm_s.to(tl.int32, bitcast=True))
-        tl.store(per_list_ptr + 2 * n_lists, norm_e.to(tl.int32, bitcast=True))
-    tl.store(per_list_ptr, null_score.to(tl.int32, bitcast=True))
 
 
 @triton.jit(
@@ -818,11 +846,14 @@ def span_topk_kernel(
     scratch_ptr += pid.to(tl.int64) * LIST
     turn = tl.min(tl.where(wanted, lane, 32), axis=0)
     while turn < 32:  # per list
+        # 0, which the compiler does not know: so what depends on it is not computed before the loop and
+        # kept in registers, of which there are too few.
+        zero = turn >> 5
         _make_list(
             first_list + turn,
-            lane + (turn >> 5),
+            lane + zero,
             out_ptr,
-            scratch_ptr,
+            scratch_ptr + zero,
             start_ptr,
             end_ptr,
             context_ptr,

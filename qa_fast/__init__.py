@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .rows import Example as Example
     from .spans import Spans as Spans
     from .spans import decode_spans as decode_spans
+    from .spans import warmup as warmup
 
 # Each public name and the module that defines it.
 _HOME = {
@@ -59,6 +60,7 @@ _HOME = {
     "register": "register",
     "show": "notebook",
     "unregister": "register",
+    "warmup": "spans",
 }
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "register",
     "show",
     "unregister",
+    "warmup",
 ]
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -30,14 +30,14 @@ import torch
 from torch import Tensor
 
 from .answers import Reading, make_readings
-from .candidates import Part, parts
+from .candidates import Part, parts, wanted
 from .chunks import Chunker, Chunks, ExampleError, default_max_seq_len
 from .device import Runner, is_device_lost
 from .forward import BatchError, Forward, Logits, Plan
 from .notes import warn_caller
 from .options import Options as Options  # where users have it from
 from .options import check_count
-from .spans import Spans, decode_spans
+from .spans import Spans, decode_spans, warmup
 from .traits import check_model, position_limit, vocabulary_size
 from .windows import Pair as Pair
 from .windows import Window, length_of, submit_windows
@@ -48,6 +48,8 @@ ErrorHandling = Literal["raise", "return"]
 # than on a CPU batches are larger, and so are windows.
 WINDOW_QUESTIONS = 256
 OFF_CPU_FACTOR = 16
+# Kernels for questions of up to so many chunks are compiled before they are needed. More are rare.
+USUAL_CHUNKS = 100
 
 _T = TypeVar("_T")
 
@@ -224,6 +226,7 @@ class Engine:
             compile=compile,
         )
         self._lock = Lock()
+        self._kernels: dict[Options, Future[None]] = {}
         self._note: str | None = None
         self._noted = False
 
@@ -402,6 +405,9 @@ class Engine:
                 submit_windows(pairs, size, lambda window: executor.submit(prepare, window))
             ) as prepared,
         ):
+            if self.device.type == "cuda" and options not in self._kernels:
+                # By the thread for answers: there are none before the first ones have been decoded.
+                self._kernels[options] = executor.submit(self._compile, options)
             started = (
                 executor.submit(self._start(future.result(), options, workers, share))
                 if future
@@ -420,6 +426,18 @@ class Engine:
                             "results that were begun before a fork cannot go on in the new process, "
                             "as the threads that make them are not there: begin anew in it"
                         )
+
+    def _compile(self, options: Options) -> None:
+        """Have the kernels that decode with ``options`` compiled."""
+        warmup(
+            self.device,
+            top_k=wanted(options),
+            max_answer_len=options.max_answer_len,
+            scoring=options.scoring,
+            max_seq_len=self._max_seq_len(options),
+            flat=True,
+            max_chunks=None if options.decodes_chunks else USUAL_CHUNKS,
+        )
 
     def _max_seq_len(self, options: Options) -> int:
         limit = self.position_limit
@@ -579,6 +597,8 @@ class Engine:
         """Start finding spans: per chunk for "probability" or on request, else per question."""
         chunks, device, per_chunk = part.chunks, self._forward.device, options.decodes_chunks
         host = device.host
+        if options in self._kernels:
+            wait([self._kernels[options]])  # if it failed, so will this, and say why
         spans = decode_spans(
             logits.start,
             logits.end,
@@ -591,6 +611,7 @@ class Engine:
             null_position=host(chunks.null_position),
             row_offset=host(part.row_offset),
             num_questions=len(chunks) if per_chunk else len(chunks.encodings),
+            max_seq_len=self._max_seq_len(options),
         )
         return device.fetch(spans)
 

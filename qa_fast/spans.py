@@ -8,7 +8,9 @@ to [`qa_fast.torch_backend`][] anywhere else.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
+from itertools import product
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -21,7 +23,7 @@ Scoring = Literal["probability", "shared", "logit"]
 
 _SCORINGS = get_args(Scoring)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
-_INT32 = torch.iinfo(torch.int32)
+_INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
 # A max_answer_len that no chunk reaches; much more does not fit into a kernel's int32.
 _NO_LIMIT = 1 << 30
 
@@ -105,8 +107,13 @@ def decode_spans(
             ``context``, which has to be read back from a GPU. A chunk that is longer is reported in
             ``nonfinite``.
 
-    On a GPU the call does not wait for the device (and can be captured in a CUDA graph) if the integer
-    arguments are on the host, or if ``num_questions`` and, for flat logits, ``max_seq_len`` are given.
+    On a GPU the call does not wait for the device if the integer arguments are on the host, or if
+    ``num_questions`` and, for flat logits, ``max_seq_len`` are given. Those on the host are copied;
+    page-locked memory may be read after the call has returned.
+
+    A CUDA graph can hold the call where it does not wait and copies nothing: every tensor is on the
+    logits' device, and ``top_k`` at most 128, beyond which the call waits. Python integers and None stay
+    what they were at the capture.
 
     Returns:
         A [`Spans`][qa_fast.spans.Spans]. Order: score descending, then chunk, start and end ascending,
@@ -136,20 +143,23 @@ def decode_spans(
     device = start_logits.device
     if row_offset is None:
         chunks = start_logits.shape[0]
-        if context is None:
-            context = torch.tensor([0, start_logits.shape[1]], dtype=torch.int32, device=device)
-            context = context.expand(chunks, 2)
     else:
         row_offset = _integers("row_offset", row_offset, None, device)
         chunks = row_offset.shape[0]
         if context is None:
             raise ValueError("flat logits with row_offset need context: [C, 2] token ranges")
-    context = _integers("context", context, (chunks, 2), device)
+    if context is not None:
+        context = _integers("context", context, (chunks, 2), device)
     if not isinstance(null_position, int):
         null_position = _integers("null_position", null_position, (chunks,), device)
-    elif not -1 <= null_position <= _INT32.max:
+    elif not -1 <= null_position <= _INT32_MAX:
         raise ValueError(
             f"null_position must be inside its row, or -1 for none; got {null_position}"
+        )
+    elif row_offset is None and chunks and null_position >= start_logits.shape[1]:
+        raise ValueError(
+            f"null_position must be inside its row, or -1 for none; got {null_position} for chunk 0, "
+            f"whose row has room for {start_logits.shape[1]} tokens"
         )
     if context_offset is not None:
         context_offset = _integers("context_offset", context_offset, (chunks,), device)
@@ -158,7 +168,7 @@ def decode_spans(
     if question_id is not None:
         question_id = _integers("question_id", question_id, (chunks,), device)
         found_questions = _check_question_id(question_id, chunks, num_questions)
-    elif num_questions in (None, chunks):
+    elif num_questions is None or num_questions == chunks:
         found_questions = chunks
     else:
         raise ValueError(
@@ -166,32 +176,122 @@ def decode_spans(
             "chunks is a question of its own"
         )
     longest, most_chunks = _reach(
-        start_logits, null_position, context, question_id, num_questions, max_seq_len
+        start_logits, null_position, context, chunks, question_id, num_questions, max_seq_len
     )
-    if isinstance(null_position, int):
+    # The operator's own Python takes as long as 20 chunks on a CPU, or as most of this on a GPU.
+    plain = type(start_logits) is type(end_logits) is Tensor and not torch.compiler.is_compiling()
+    decode: Any = _decode_spans
+    if plain and start_logits.is_cuda:
+        decode = _decode_on_gpu
+    elif plain and start_logits.is_cpu:
+        decode = _decode_on_cpu
+    if not distinct:
+        context_offset = None
+    if context is None and (decode is not _decode_on_gpu or context_offset is not None):
+        context = _whole_rows(start_logits)
+    if isinstance(null_position, int) and decode is not _decode_on_gpu:
         null_position = torch.full((chunks,), null_position, dtype=torch.int32, device=device)
-    arguments = (
-        start_logits,
-        end_logits,
-        _moved(context, device),
-        context_mask,
-        None if row_offset is None else _moved(row_offset, device, torch.int64),
-        None if question_id is None else _moved(question_id, device),
-        None if context_offset is None or not distinct else _moved(context_offset, device),
-        _moved(null_position, device),
-        found_questions,
-        top_k,
-        max_answer_len,
-        scoring,
-        null_in_spans,
-        longest,
-        most_chunks,
+    if context is not None:
+        context = _moved("context", context, device)
+    if not isinstance(null_position, int):
+        null_position = _moved("null_position", null_position, device)
+    if row_offset is not None:
+        row_offset = _moved("row_offset", row_offset, device, torch.int64)
+    if question_id is not None:
+        question_id = _moved("question_id", question_id, device)
+    if context_offset is not None:
+        context_offset = _moved("context_offset", context_offset, device)
+    return Spans(
+        *decode(
+            start_logits,
+            end_logits,
+            context,
+            context_mask,
+            row_offset,
+            question_id,
+            context_offset,
+            null_position,
+            found_questions,
+            top_k,
+            max_answer_len,
+            scoring,
+            null_in_spans,
+            longest,
+            most_chunks,
+        )
     )
-    plain = type(start_logits) is type(end_logits) is Tensor
-    if plain and device.type == "cpu" and not torch.compiler.is_compiling():
-        # The operator's own Python costs as much as decoding 20 chunks.
-        return Spans(*_decode_on_cpu(*arguments))
-    return Spans(*_decode_spans(*arguments))
+
+
+def warmup(
+    device: str | torch.device = "cuda",
+    *,
+    top_k: int = 20,
+    max_answer_len: int | None = 30,
+    scoring: Scoring = "probability",
+    distinct: bool = True,
+    null_in_spans: bool = False,
+    dtype: torch.dtype = torch.float32,
+    max_seq_len: int = 384,
+    flat: bool = False,
+    max_chunks: int | None = None,
+) -> None:
+    """Compile ahead of time what calls of `decode_spans` need on a GPU, by decoding a few zeros.
+
+    A kernel is compiled when it is first needed, which takes seconds. It is kept for the process, and
+    by Triton in a folder for later ones. Pipelines and readers do this by themselves.
+
+    What a call gives decides which kernel it is: its ``top_k`` only as 1, up to 32 or up to 128. Here
+    ``context`` is a tensor and ``context_mask`` is none; ``null_position`` is an integer, or a tensor
+    with flat logits.
+
+    Args:
+        device: where the logits will be. Nothing is compiled for a CPU.
+        top_k: as in the calls.
+        max_answer_len: as in the calls.
+        scoring: as in the calls.
+        distinct: whether calls with ``question_id`` give ``context_offset``.
+        null_in_spans: as in the calls.
+        dtype: that of the logits.
+        max_seq_len: most tokens in a chunk: N of [C, N] logits, or as in the calls.
+        flat: whether the logits will be flat, with ``row_offset``.
+        max_chunks: most chunks of a question, for calls with ``question_id``; None: without it.
+
+    Raises:
+        ValueError: as `decode_spans`.
+        TypeError: as `decode_spans`.
+
+    Example:
+        >>> device = "cuda" if torch.cuda.is_available() else "cpu"
+        >>> warmup(device, top_k=5, dtype=torch.float16)  # before the first
+        >>> logits = torch.zeros(8, 384, dtype=torch.float16, device=device)
+        >>> spans = decode_spans(logits, logits, torch.tensor([[1, 384]] * 8), top_k=5)
+    """
+    _check_scalars(top_k, max_answer_len, scoring, None, max_seq_len, distinct, null_in_spans)
+    _check_count("max_chunks", max_chunks, 1)
+    # How many chunks of a question are merged at once, and where two passes are less work.
+    many = triton_backend.MANY_CHUNKS
+    counts = [n for n in (2, many + 1, many * top_k + 1) if n <= max(max_chunks or 2, 2)]
+    # Rows of flat logits are as long as they happen to be; see `_reach`.
+    widths = {max_seq_len, min(max_seq_len, triton_backend.ONE_TILE)} if flat else {max_seq_len}
+    for chunks, width in product(counts, widths):
+        zeros = torch.zeros((chunks,), dtype=torch.int32, device=device)
+        shape = (width,) if flat else (chunks, width)
+        logits = torch.zeros(shape, dtype=dtype, device=device)
+        decode_spans(
+            logits,
+            logits,
+            zeros[:, None].expand(chunks, 2),
+            None if max_chunks is None else zeros,
+            top_k=top_k,
+            max_answer_len=max_answer_len,
+            scoring=scoring,
+            context_offset=zeros if distinct and max_chunks is not None else None,
+            null_position=zeros if flat else -1,
+            null_in_spans=null_in_spans,
+            row_offset=zeros if flat else None,
+            num_questions=None if max_chunks is None else 1,
+            max_seq_len=width,
+        )
 
 
 @torch.library.custom_op("qa_fast::decode_spans", mutates_args=())
@@ -243,21 +343,83 @@ def _decode_on_cpu(
 
 
 @_decode_spans.register_kernel("cuda")
-def _decode_on_gpu(
+def _decode_on_gpu_operator(
+    *arguments: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `_decode_on_gpu`; an operator's results must not share memory."""
+    score, start, end, chunk, null_score, nonfinite = map(Tensor.clone, _decode_on_gpu(*arguments))
+    return score, start, end, chunk, null_score, nonfinite
+
+
+def _decode_on_gpu(start_logits: Tensor, *rest: Any) -> Any:
+    """As the operator, but what is the same for all chunks is no tensor.
+
+    A null position is an integer then, and a context None, which is the whole row (where there is no
+    context_offset). The results may share memory.
+    """
+    if start_logits.is_cuda and start_logits.get_device() != torch.cuda.current_device():
+        with torch.cuda.device(start_logits.device):  # Triton launches on the current one
+            return _decode_by_kernels(start_logits, *rest)
+    return _decode_by_kernels(start_logits, *rest)
+
+
+def _decode_by_kernels(
     start_logits: Tensor,
     end_logits: Tensor,
-    context: Tensor,
+    context: Tensor | None,
     context_mask: Tensor | None,
+    row_offset: Tensor | None,
+    question_id: Tensor | None,
+    context_offset: Tensor | None,
+    null_position: Tensor | int,
     *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    if find_spec("triton") is not None:
-        logits = start_logits.contiguous(), end_logits.contiguous()
-        mask = None if context_mask is None else context_mask.contiguous()
-        found = triton_backend.decode(*logits, context, mask, *rest)
+) -> Any:
+    if _has_triton():
+        found = triton_backend.decode(
+            start_logits.contiguous(),
+            end_logits.contiguous(),
+            context,
+            None if context_mask is None else context_mask.contiguous(),
+            row_offset,
+            question_id,
+            context_offset,
+            null_position,
+            *rest,
+        )
         if found is not None:
             return found
+    if _is_capturing(start_logits.device):
+        raise ValueError(
+            "a CUDA graph can hold the Triton kernels only, which need a recent Triton and top_k of at "
+            f"most 128: else results are read back; got top_k={rest[1]}"
+        )
+    if context is None:
+        context = _whole_rows(start_logits)
+    if isinstance(null_position, int):
+        null_position = context.new_full((len(context),), null_position)
     generic: Any = _decode_spans._init_fn
-    return generic(start_logits, end_logits, context, context_mask, *rest)
+    return generic(
+        start_logits,
+        end_logits,
+        context,
+        context_mask,
+        row_offset,
+        question_id,
+        context_offset,
+        null_position,
+        *rest,
+    )
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def _whole_rows(logits: Tensor) -> Tensor:
+    """[C, 2]: the context that every token of [C, N] logits is in; nothing is copied to a GPU."""
+    ends = torch.arange(2, dtype=torch.int32, device=logits.device) * logits.shape[1]
+    return ends.expand(logits.shape[0], 2)
 
 
 def _flatten(
@@ -300,18 +462,12 @@ def _check_scalars(
     distinct: bool,
     null_in_spans: bool,
 ) -> None:
-    for name, value, least, most in (
-        ("top_k", top_k, 1, _INT32.max),
-        ("max_answer_len", max_answer_len, 1, None),
-        ("num_questions", num_questions, 0, _INT32.max),
-        ("max_seq_len", max_seq_len, 0, _INT32.max),
-    ):
-        if value is None and name != "top_k":
-            continue
-        if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
-        if most is not None and value > most:
-            raise ValueError(f"{name} must be at most {most}; got {value}")
+    if top_k is None:
+        raise ValueError("top_k must be an integer of at least 1; got None")
+    _check_count("top_k", top_k, 1, _INT32_MAX)
+    _check_count("max_answer_len", max_answer_len, 1)
+    _check_count("num_questions", num_questions, 0, _INT32_MAX)
+    _check_count("max_seq_len", max_seq_len, 0, _INT32_MAX)
     for name, flag in (("distinct", distinct), ("null_in_spans", null_in_spans)):
         if not isinstance(flag, bool):
             raise ValueError(f"{name} must be True or False; got {flag!r}")
@@ -319,6 +475,15 @@ def _check_scalars(
         raise ValueError(
             f"scoring must be one of {', '.join(map(repr, _SCORINGS))}; got {scoring!r}"
         )
+
+
+def _check_count(name: str, value: int | None, least: int, most: int | None = None) -> None:
+    if value is None:
+        return
+    if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}; got {value}")
 
 
 def _check_logits(start: Tensor, end: Tensor, row_offset: Tensor | None) -> None:
@@ -374,53 +539,85 @@ def _integers(
         raise ValueError(
             f"{name} must have shape {expected}, a row per chunk; got {list(value.shape)}"
         )
-    if value.device != device and value.device.type != "cpu":
+    if not value.is_cpu and value.device != device:
         raise ValueError(f"{name} is on {value.device}, the logits are on {device}")
     return value
 
 
-def _moved(value: Tensor, device: torch.device, dtype: torch.dtype = torch.int32) -> Tensor:
+def _moved(
+    name: str, value: Tensor, device: torch.device, dtype: torch.dtype = torch.int32
+) -> Tensor:
     """``value`` as a contiguous tensor of ``dtype`` on ``device``.
 
     What does not fit becomes the largest or smallest number: it must not wrap around to one that fits.
     """
-    if value.dtype == torch.int64 and dtype == torch.int32:
-        value = value.clamp(_INT32.min, _INT32.max)
-    return value.to(device, dtype, non_blocking=True).contiguous()
+    if value.dtype is not dtype:
+        if dtype is torch.int32:
+            value = value.clamp(_INT32_MIN, _INT32_MAX)
+        value = value.to(dtype)
+    if value.device != device:
+        if _is_capturing(device):
+            raise ValueError(
+                f"{name} is on {value.device}, which a CUDA graph cannot copy from: its replays would "
+                f"read memory that is gone. Pass {name} on the logits' device, {device}"
+            )
+        # Without waiting: CUDA has read pageable memory when the call returns, and PyTorch gives
+        # page-locked memory to nobody else before it has been read.
+        value = value.to(device, non_blocking=True)
+    return value.contiguous()
+
+
+def _is_capturing(device: torch.device) -> bool:
+    """Whether what ``device`` is given to do goes into a CUDA graph."""
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return False
+    with torch.cuda.device(device):
+        return torch.cuda.is_current_stream_capturing()
 
 
 def _reach(
     logits: Tensor,
     null_position: int | Tensor,
-    context: Tensor,
+    context: Tensor | None,
+    chunks: int,
     question_id: Tensor | None,
     num_questions: int | None,
     max_seq_len: int | None,
 ) -> tuple[int, int]:
     """Most tokens in a row and most chunks in a question, for the grids of a GPU's kernels."""
-    if logits.device.type == "cpu" or not len(context):
+    if logits.is_cpu or not chunks:
         return 0, 0
-    if logits.ndim == 2:
+    if context is None or logits.ndim == 2:
         longest = logits.shape[1]
-    elif max_seq_len is not None:
+    elif max_seq_len is not None and (
+        max_seq_len <= triton_backend.ONE_TILE
+        or not context.is_cpu
+        or not _is_on_host(null_position)
+    ):
         longest = max_seq_len
     else:
+        if max_seq_len is None and _is_capturing(logits.device):
+            raise ValueError("max_seq_len must be given with flat logits in a CUDA graph")
         null = null_position if isinstance(null_position, int) else int(null_position.max())
         longest = max(int(context[:, 1].max()), null + 1)
+        if max_seq_len is not None:  # so many parts of rows as there are, but no kernel more
+            longest = min(max_seq_len, max(longest, triton_backend.ONE_TILE))
     if question_id is None:
         most_chunks = 1
-    elif num_questions is None or question_id.device.type == "cpu":
+    elif num_questions is None or question_id.is_cpu:
         most_chunks = int(torch.bincount(question_id).max())
     else:
         most_chunks = len(question_id)
     return longest, most_chunks
 
 
+def _is_on_host(value: int | Tensor) -> bool:
+    return isinstance(value, int) or value.is_cpu
+
+
 def _check_question_id(question_id: Tensor, chunks: int, num_questions: int | None) -> int:
     """Q, after a look at the ids where that costs no synchronization (or one is needed anyway)."""
-    if num_questions is not None and (
-        torch.compiler.is_compiling() or question_id.device.type != "cpu"
-    ):
+    if num_questions is not None and (torch.compiler.is_compiling() or not question_id.is_cpu):
         return num_questions
     if num_questions is None and torch.compiler.is_compiling():
         raise ValueError(
@@ -429,6 +626,8 @@ def _check_question_id(question_id: Tensor, chunks: int, num_questions: int | No
         )
     if chunks == 0:
         return num_questions or 0
+    if not question_id.is_cpu and _is_capturing(question_id.device):
+        raise ValueError("num_questions must be given with question_id in a CUDA graph")
     falls = (question_id[1:] < question_id[:-1]).nonzero()
     if len(falls):
         at = int(falls[0]) + 1
@@ -437,7 +636,7 @@ def _check_question_id(question_id: Tensor, chunks: int, num_questions: int | No
             f"{int(question_id[at])} after {int(question_id[at - 1])} at chunk {at}"
         )
     first, last = int(question_id[0]), int(question_id[-1])
-    if first < 0 or last >= (_INT32.max if num_questions is None else num_questions):
+    if first < 0 or last >= (_INT32_MAX if num_questions is None else num_questions):
         raise ValueError(
             f"question_id must be from 0 to num_questions - 1; got {first} to {last} "
             f"with num_questions {num_questions}"

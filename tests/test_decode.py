@@ -72,6 +72,33 @@ def fill(value: float) -> Any:
     return edit
 
 
+def peaks(*centers: int, height: float = 15.0) -> Any:
+    """As trained models give them: a few starts and ends, their neighbours less, the rest far below."""
+
+    def edit(start: torch.Tensor, end: torch.Tensor) -> None:
+        position = torch.arange(start.shape[1])
+        start.mul_(0.2).sub_(6)
+        end.mul_(0.2).sub_(6)
+        for x, shift in ((start, 0), (end, 2)):
+            for rank, center in enumerate(centers):
+                distance = (position - center - shift).abs()
+                x += (height - 2 * rank) * torch.exp(-distance / 3.0)
+
+    return edit
+
+
+def all_but(value: float, *places: int) -> Any:
+    """``value`` everywhere in the row, but at a few places."""
+
+    def edit(start: torch.Tensor, end: torch.Tensor) -> None:
+        for x in (start, end):
+            kept = x[:, list(places)].clone()
+            x.fill_(value)
+            x[:, list(places)] = kept
+
+    return edit
+
+
 CASES = [
     *(
         Case(f"{str(dtype)[6:]}-{scoring}", dtype=dtype, options={"scoring": scoring})
@@ -85,6 +112,25 @@ CASES = [
     *(Case(f"max-answer-len-{length}", n=70, options={"max_answer_len": length})
       for length in (1, 2, 3, 31, 32, 33, 34, 35, 64, 69, 70, 71, 1000, None)),
     *(Case(f"top-k-{k}", n=20, options={"top_k": k, "max_answer_len": 6}) for k in (1, 2, 3, 64, 128)),
+    *(Case(f"top-k-{k}-of-many", chunks=1, n=384, options={"top_k": k}) for k in (12, 20, 32, 33, 100)),
+    *(Case(f"peaked-top-k-{k}", chunks=1, n=384, dtype=torch.float16, edit=peaks(100, 250, 104),
+           options={"top_k": k}) for k in (2, 12, 20, 32, 100)),
+    Case("peaked-in-one-lane", chunks=1, n=380, edit=peaks(48), options={"top_k": 32, "max_answer_len": 4}),
+    Case("equals-beyond-the-list", chunks=2, n=300, edit=all_but(0.5, 7, 150, 151), options={"top_k": 20}),
+    Case("equals-beyond-the-long-list", chunks=1, n=500, edit=all_but(0.5, 7, 450),
+         options={"top_k": 100, "max_answer_len": 3, "scoring": "logit"}),
+    Case("fewer-than-asked-in-a-long-row", chunks=2, n=200, edit=all_but(-INF, 11, 12, 90, 150),
+         options={"top_k": 20}),
+    Case("two-scales", chunks=1, n=200, edit=lambda s, e: (s[0, ::3].mul_(1e-30), e.mul_(1e-30), s[0, 5].fill_(3e30)),
+         options={"top_k": 20, "scoring": "logit"}),
+    *(Case(f"long-spans-{length}-in-{n}", chunks=1, n=n, options={"max_answer_len": length, "top_k": 5})
+      for length, n in ((34, 128), (100, 384), (383, 384), (40, 700), (300, 700), (530, 1200), (None, 1200), (1100, 1700))),
+    Case("long-spans-of-equals", chunks=1, n=400, edit=all_but(0.0, 3),
+         options={"max_answer_len": 300, "top_k": 128, "scoring": "logit"}),
+    Case("long-spans-mask", chunks=1, n=600, mask=True, context=[(9, 598)],
+         options={"max_answer_len": 90, "top_k": 9, "null_in_spans": True}),
+    *(Case(f"rows-at-any-place-{n}", chunks=5, n=n, context=[(0, n)] * 5, dtype=torch.bfloat16,
+           options={"top_k": 3}) for n in (125, 126, 127, 381, 382, 383)),
     Case("more-than-all-spans", n=6, options={"top_k": 50}),
     Case("one-token-contexts", context=[(0, 1), (39, 40), (17, 18)]),
     Case("empty-contexts", context=[(0, 0), (40, 40), (5, 5)]),

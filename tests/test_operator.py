@@ -79,19 +79,114 @@ def test_fake_tensors_have_the_shapes_and_dtypes_of_real_results():
         assert a.dtype == b.dtype
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_is_captured_in_a_cuda_graph():
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@on_gpu
+@pytest.mark.parametrize("whole_rows", [False, True])
+def test_is_captured_in_a_cuda_graph(whole_rows: bool):
     (start, end, context, question), options = call("cuda")
-    eager = qa_fast.decode_spans(start, end, context, question, **options)
+    rest = (None, question) if whole_rows else (context, question)
+    eager = qa_fast.decode_spans(start, end, *rest, **options)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = qa_fast.decode_spans(start, end, context, question, **options)
+        captured = qa_fast.decode_spans(start, end, *rest, **options)
     start.copy_(start.flip(0))
     end.copy_(end.flip(0))
     graph.replay()
-    again = qa_fast.decode_spans(start, end, context, question, **options)
+    again = qa_fast.decode_spans(start, end, *rest, **options)
     assert_identical(captured, again)
     assert not torch.equal(captured.score, eager.score)
+
+
+@on_gpu
+def test_a_cuda_graph_refuses_what_is_on_the_host_and_goes_on():
+    (start, end, context, question), options = call("cuda")
+    qa_fast.decode_spans(start, end, context, question, **options)
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        with pytest.raises(ValueError, match="context is on cpu, which a CUDA graph"):
+            qa_fast.decode_spans(start, end, context.cpu(), question, **options)
+        with pytest.raises(ValueError, match="num_questions must be given"):
+            qa_fast.decode_spans(start, end, context, question)
+        qa_fast.decode_spans(start, end, context, question, **options)
+
+
+@on_gpu
+def test_runs_on_the_current_stream():
+    """Behind what is in its queue: logits that are long in the making."""
+    arguments, options = call("cuda")
+    want = qa_fast.decode_spans(*arguments, **options)
+    start = torch.zeros_like(arguments[0])
+    stream = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        start.copy_(arguments[0])
+        found = qa_fast.decode_spans(start, *arguments[1:], **options)
+    stream.synchronize()
+    assert_identical(found, want)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("current", [0, 1])
+@pytest.mark.parametrize("operator", [False, True])
+def test_runs_on_the_device_of_the_logits(current: int, operator: bool):
+    arguments, options = call("cuda:1")
+    want = qa_fast.decode_spans(*call("cpu")[0], **options)
+    with torch.cuda.device(current):
+        if operator:
+            found = spans.Spans(*spans._decode_spans(*operator_arguments("cuda:1")))
+            want = spans.Spans(*spans._decode_spans(*operator_arguments("cpu")))
+        else:
+            found = qa_fast.decode_spans(*arguments, **options)
+        assert torch.cuda.current_device() == current
+    assert {x.device for x in found} == {torch.device("cuda", 1)}
+    for name in ("start", "end", "chunk", "nonfinite"):
+        assert torch.equal(getattr(found, name).cpu(), getattr(want, name)), name
+    torch.testing.assert_close(found.score.cpu(), want.score)
+
+
+SAME_FOR_ALL = {
+    "nothing": {},
+    "null-in-spans": {"null_position": 3, "null_in_spans": True},
+    "no-null": {"null_position": -1},
+    "many": {"top_k": 50, "max_answer_len": None},
+    "best": {"top_k": 1},
+    "questions": {"question_id": [0, 0, 1, 2], "context_offset": [0, 3, 0, 0], "num_questions": 3,
+                  "distinct": False},
+    "shared": {"question_id": [0, 0, 0, 0], "scoring": "shared", "num_questions": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", SAME_FOR_ALL.values(), ids=SAME_FOR_ALL.keys())
+def test_what_is_the_same_for_all_chunks_is_no_tensor_on_a_gpu(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    """Without a GPU the interpreter takes the tensors of a CPU, which say that they are on one."""
+    pytest.importorskip("triton")
+    start, end = call()[0][:2]
+    null = options.get("null_position", 0)
+    tensors = {"context": torch.tensor([[0, N]] * C), "null_position": torch.full((C,), null)}
+    want = qa_fast.decode_spans(start, end, **{**options, **tensors})
+    given = []
+
+    def decode(*arguments: Any) -> Any:
+        given.append((arguments[2], arguments[7]))
+        return found_by_kernels(*arguments)
+
+    found_by_kernels = spans.triton_backend.decode
+    monkeypatch.setattr(spans.triton_backend, "decode", decode)
+    if DEVICE == "cpu":
+        for name, value in (("is_cuda", True), ("is_cpu", False), ("get_device", lambda _: 0)):
+            monkeypatch.setattr(torch.Tensor, name, value)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    found = qa_fast.decode_spans(start.to(DEVICE), end.to(DEVICE), **options)
+    monkeypatch.undo()
+    assert given == [(None, null)]
+    for name in ("start", "end", "chunk", "nonfinite"):
+        assert torch.equal(getattr(found, name).cpu(), getattr(want, name)), name
+    for name in ("score", "null_score"):
+        torch.testing.assert_close(getattr(found, name).cpu(), getattr(want, name))
 
 
 FLOATS = torch.zeros(C, N)
@@ -133,6 +228,10 @@ BAD_CALLS = {
     "question-id-negative": ({"question_id": torch.tensor([-1, 0, 1, 2])}, "got -1 to 2"),
     "question-id-shape": ({"question_id": torch.tensor([0, 1])}, "question_id must have shape [4]"),
     "num-questions-without-ids": ({"question_id": None}, "each of the 4 chunks is a question of its own"),
+    "null-position-past-the-row-of-a-gpu": (
+        {"start_logits": FLOATS.to("meta"), "end_logits": FLOATS.to("meta"), "null_position": 12},
+        "got 12 for chunk 0, whose row has room for 12 tokens",
+    ),
     "mask-dtype": ({"context_mask": torch.ones(C, N)}, "context_mask must be bool"),
     "mask-shape": ({"context_mask": torch.ones(C, 2).bool()}, "got torch.bool, [4, 2] on cpu"),
     "mask-not-a-tensor": ({"context_mask": [[True] * N] * C}, "context_mask must be a torch.Tensor; got list"),
@@ -185,3 +284,27 @@ def test_scores_are_the_probabilities_of_the_two_softmaxes():
     total = sum(float(p[i] * q[j]) for i in range(9) for j in range(i, 9))
     assert math.isclose(found.score.exp().sum().item(), total, rel_tol=1e-5)
     assert found.null_score.item() == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"top_k": 0}, "top_k must be an integer of at least 1; got 0"),
+        ({"scoring": "best"}, "'probability', 'shared', 'logit'; got 'best'"),
+        ({"max_seq_len": -1}, "max_seq_len must be an integer of at least 0; got -1"),
+        ({"max_chunks": 0}, "max_chunks must be an integer of at least 1; got 0"),
+        ({"max_chunks": "many"}, "max_chunks must be an integer of at least 1; got 'many'"),
+        ({"dtype": torch.float64}, "float16, bfloat16 or float32; got torch.float64"),
+        ({"distinct": 2}, "distinct must be True or False; got 2"),
+    ],
+    ids=str,
+)
+def test_warmup_names_bad_arguments(changes: dict[str, Any], message: str):
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        qa_fast.warmup("cpu", **changes)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("max_chunks", [None, 1, 1000])
+def test_warmup_on_a_cpu_returns(max_chunks: int | None, flat: bool):
+    assert qa_fast.warmup("cpu", top_k=3, max_chunks=max_chunks, flat=flat) is None

@@ -65,6 +65,7 @@ def test_public_names() -> None:
         "register",
         "show",
         "unregister",
+        "warmup",
     ]
     assert set(qa_fast.__all__) <= set(dir(qa_fast))
 
