@@ -10,7 +10,8 @@ what they launch is compiled ahead of time, specialized as Triton specializes it
 Instructions are those that a warp issues for one list (the k best spans of a row, or of a tile of a
 long one) on the path that is taken in the common case; machine_code.py says how they are counted, and
 comments in the kernels what is common. A program makes several lists, one after the other; what it does
-once is counted for every list. The bounds are those of a multiprocessor (132 at 1.98 GHz):
+once is counted for every list. Of the steps in the search for a list's floor the mean is counted that
+bench/list_floors.py finds. The bounds are those of a multiprocessor (132 at 1.98 GHz):
 
 - issue: every instruction of a warp, 4 per cycle;
 - ALU: comparisons, selections, minima, maxima, integer additions, logic and shifts, 2 per cycle;
@@ -196,6 +197,11 @@ def every_workload() -> list[Workload]:
     return [*EVERY_BRANCH, *sizes, *(w._replace(**s) for w in sized for s in switches)]
 
 
+# Steps in the search for the floor under a list of up to so many spans: the mean over questions that
+# bench/list_floors.py counts.
+STEPS = ((5, 0.05), (12, 0.3), (20, 0.8), (32, 1.8), (128, 0.2))
+
+
 class Launch(NamedTuple):
     """A kernel as a launcher starts it.
 
@@ -308,10 +314,13 @@ def _binder(kernel: Any) -> Any:
 
 
 def rounds_of(work: Workload, launch: Launch) -> dict[str, int]:
-    """How often the kernels' marked loops run each time they are come to, on the average."""
+    """How often the kernels' marked loops run each time they are come to, on the average.
+
+    A search for the floor under a list that needs no step, as most do; see `STEPS`.
+    """
     at = {name: x for name, x in launch.integers.items() if x is not None}
     top_k, n_tiles = at.get("top_k", 0), at.get("n_tiles", 1)
-    rounds = {"list": 1, "pop": top_k, "four": -(-(top_k - 1) // 4)}
+    rounds = {"list": 1, "pop": top_k, "halving": 0}
     if "PER" in at:  # makes lists
         tile, span = 32 * at["PER"], at.get("SPAN")
         if span is None:  # of all tiles and starts, what follows in the row
@@ -373,17 +382,24 @@ def cycles_of(mix: dict[str, int]) -> dict[str, float]:
 
 
 def count_launch(code: str, rounds: dict[str, int]) -> dict[str, Any]:
-    """Instructions of a warp for a list: all, per pop, by kind, and the cycles that bound them."""
+    """Instructions of a warp for a list: all, per pop, per step, by kind, and cycles by bound."""
     counted = machine_code.count(code, rounds)
-    per_pop = 0
-    if rounds["pop"]:
-        more = machine_code.count(code, {**rounds, "pop": rounds["pop"] + 1})
-        per_pop = more.total - counted.total
+    per = {}
+    for name in ("pop", "halving"):
+        more = (
+            machine_code.count(code, {**rounds, name: rounds[name] + 1})
+            if rounds["pop"]
+            else counted
+        )
+        per[name] = more.total - counted.total
+    steps = next((mean for most, mean in STEPS if rounds["pop"] <= most), 0.0)
+    mix = {kind: round(n + steps * (more.mix[kind] - n)) for kind, n in counted.mix.items()}
     return {
-        "instructions": counted.total,
-        "per_pop": per_pop,
-        "mix": counted.mix,
-        "cycles": cycles_of(counted.mix),
+        "instructions": sum(mix.values()),
+        "per_pop": per["pop"],
+        "per_step": per["halving"],
+        "mix": mix,
+        "cycles": cycles_of(mix),
     }
 
 
@@ -494,7 +510,7 @@ def show(rows: list[dict[str, Any]], works: list[Workload]) -> None:
 
 
 def _resources_table(rows: list[dict[str, Any]]) -> Table:
-    names = "registers", "spills", "shared", "warps_per_sm", "instructions", "per_pop"
+    names = "registers", "spills", "shared", "warps_per_sm", "instructions", "per_pop", "per_step"
     heads = (name.replace("_", " ") for name in names)
     table = Table("kernel", "workload", "k", "target", *heads, title=f"Triton {triton.__version__}")
     lines = {(row["kernel"], row["workload"], row["k"], row["target"]): row for row in rows}

@@ -94,6 +94,7 @@ class Warp:
             "P": np.zeros((8, LANES), bool),
             "UP": np.zeros((8, LANES), bool),
         }
+        self.stack: dict[tuple[int, int], int] = {}  # words of each lane, by address
         self.times = [0] * len(blocks)
         self.executed = 0
 
@@ -483,6 +484,29 @@ class Warp:
             data = b"".join(int(word[lane]).to_bytes(4, "little") for word in words)
             self.memory.at(int(address[lane]), size)[:] = np.frombuffer(data[:size], np.uint8)
 
+    def _ldl(self, x: list[str], modifiers: set[str], mask: Lanes) -> None:
+        for n, name, address in self._local(x[0], x[1], modifiers):
+            words = [
+                self.stack[lane, address[lane] + 4 * n] if mask[lane] else 0
+                for lane in range(LANES)
+            ]
+            self.write(name, np.array(words), mask)
+
+    def _stl(self, x: list[str], modifiers: set[str], mask: Lanes) -> None:
+        for n, name, address in self._local(x[1], x[0], modifiers):
+            word = self.bits(name)
+            for lane in np.flatnonzero(mask):
+                self.stack[int(lane), int(address[lane]) + 4 * n] = int(word[lane])
+
+    def _local(self, name: str, where: str, modifiers: set[str]) -> list[tuple[int, str, Lanes]]:
+        """Registers of a load or store to what is spilled, and the address [32] of the first."""
+        found = re.fullmatch(r"\[(R\d+)(?:\+(-?0x[0-9a-f]+))?\]", where)
+        assert found, where
+        address = self.signed(found[1]) + int(found[2] or "0", 16)
+        if _size(modifiers) == 4:
+            return [(0, name, address)]
+        return [(n, f"R{int(name[1:]) + n}", address) for n in range(_size(modifiers) // 4)]
+
 
 def _size(modifiers: set[str]) -> int:
     """Bytes of a lane's load or store."""
@@ -549,7 +573,9 @@ def run_on_warps(work: Any, *, peaked: bool = False, seed: int = 0) -> dict[str,
         kwargs.pop("warmup")
         launch, bound = static_cost.launch_of(kernel, grid, args, kwargs)
         compiled = static_cost.compile_launch(launch, 90)
-        counted = machine_code.count(compiled["code"], static_cost.rounds_of(work, launch))
+        rounds = static_cost.rounds_of(work, launch)
+        counted = machine_code.count(compiled["code"], rounds)
+        one_step = machine_code.count(compiled["code"], {**rounds, "halving": 1})
         memory = Memory()
         values = [
             (
@@ -566,6 +592,7 @@ def run_on_warps(work: Any, *, peaked: bool = False, seed: int = 0) -> dict[str,
             executed.append(warp.executed)
         launches.append(
             {"kernel": launch.kernel, "executed": executed, "counted": counted.total,
+             "per_step": one_step.total - counted.total,
              "lists": launch.integers.get("lists_per_program", 1)}
         )  # fmt: skip
 
