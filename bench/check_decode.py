@@ -1,29 +1,36 @@
 """Checks `decode_spans` on a device against the float64 reference, on fresh random inputs.
 
     python bench/check_decode.py --device cuda --seconds 60
+    python bench/check_decode.py --backend triton --seconds 600     # Triton's interpreter, without a GPU
 
-Every call draws its sizes, dtype, layout, scoring and logits anew: smooth ones, ones full of ties, ones
-with NaN and infinities; contexts at both ends of their rows, empty ones, no chunks at all; more spans
-wanted than there are. The first wrong answer ends the run with the seed that gives it.
+Every call draws its sizes, dtype, layout, scoring and logits anew: smooth ones, peaked ones, ones full
+of ties, ones with NaN and infinities; contexts at both ends of their rows, empty ones, no chunks at all;
+more spans wanted than there are. The first wrong answer ends the run with the seed that gives it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+if "triton" in sys.argv:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
 import torch
-import typer
 
 import qa_fast
 
+if TYPE_CHECKING:
+    import typer
+
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from decoding import assert_identical, assert_same, expected, tolerance
+from decoding import assert_identical, assert_same, decode, expected, tolerance
 
 
 def draw(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -40,7 +47,11 @@ def draw(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     n = pick(*[integer(1, 40)] * 8, *[integer(41, 200)] * 3, rare)
     chunks = integer(pick(0, *[1] * 9), pick(3, 12, 100) if n < 50 else 4)
     start, end = torch.randn(2, chunks, n, generator=generator) * pick(0.1, 1.0, 4.0, 30.0)
-    kind = pick("smooth", "smooth", "grid", "minus-inf", "bad")
+    kind = pick("smooth", "smooth", "peaked", "grid", "minus-inf", "bad")
+    if kind == "peaked":
+        distance = (torch.arange(n) - torch.randint(0, n, (chunks, 1), generator=generator)).abs()
+        start += pick(5.0, 15.0) * torch.exp(-distance / pick(1.0, 4.0))
+        end += 12 * torch.exp(-(distance - 1).abs() / 3.0)
     if kind == "grid":
         start, end = start.round(), end.round()
     if kind == "minus-inf":
@@ -60,8 +71,8 @@ def draw(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     questions = pick(1, 2, max(chunks, 1))
     question = torch.randint(0, questions, (chunks,), generator=generator).sort().values
     options = {
-        "top_k": pick(1, 2, 5, 12, 20, 100, n * n + 1 if n < 50 else 600),
-        "max_answer_len": pick(1, 5, 15, 30, 33, 64, 300, None),
+        "top_k": pick(1, 2, 5, 12, 20, 33, 100, n * n + 1 if n < 50 else 600),
+        "max_answer_len": pick(1, 5, 15, 30, 33, 64, 300, 700, None),
         "scoring": pick("probability", "shared", "logit"),
         "null_position": torch.randint(-1, n, (chunks,), generator=generator),
         "null_in_spans": pick(True, False, False),
@@ -71,25 +82,64 @@ def draw(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         options["context_offset"] = torch.randint(0, n, (chunks,), generator=generator)
     if pick(True, False, False):
         options["context_mask"] = torch.rand(chunks, n, generator=generator) < 0.7
+    if pick(True, False, False):
+        options["null_position"] = pick(-1, 0, n - 1)
     return (start.to(dtype), end.to(dtype), context, question), options
 
 
-def check(seed: int, device: str) -> str:
+def ragged(
+    seed: int, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same call with flat logits: rows in any order, with gaps, some of them overlapping."""
+    start, end, context, question = arguments
+    chunks, n = start.shape
+    generator = torch.Generator().manual_seed(seed)
+    gap = torch.randint(0, 6, (chunks,), generator=generator)
+    order = torch.randperm(chunks, generator=generator)
+    offset = torch.zeros(chunks, dtype=torch.int64)
+    offset[order] = (gap + n).cumsum(0) - n
+    size = int((offset + n).max()) if chunks else 0
+    place = offset[:, None] + torch.arange(n)
+    options = dict(options)
+
+    def flat(x: torch.Tensor, fill: Any) -> torch.Tensor:
+        found = torch.full((size,), fill, dtype=x.dtype)
+        found[place] = x
+        return found
+
+    if "context_mask" in options:
+        options["context_mask"] = flat(options["context_mask"], fill=True)
+    # What no chunk holds must not be looked at.
+    return (flat(start, torch.nan), flat(end, torch.nan), context, question), {
+        **options,
+        "row_offset": offset,
+        "max_seq_len": n,
+    }
+
+
+def check(seed: int, device: str, backend: str | None = None) -> str:
     """Decode a random call twice and compare; returns what kind of call it was."""
     arguments, options = draw(seed)
-    moved = {name: _to(device, x) for name, x in options.items()}
-    runs = [
-        qa_fast.spans.Spans(
-            *(x.cpu() for x in qa_fast.decode_spans(*(_to(device, x) for x in arguments), **moved))
-        )
-        for _ in range(2)
-    ]
+    if backend == "triton":  # the kernels go no further than 128, and their interpreter is slow
+        most = min(128, 400 // max(len(arguments[0]), 1))
+        options["top_k"] = min(options["top_k"], most)
+    layout = "rows" if seed % 3 else "ragged"
+    given = ragged(seed, arguments, options) if layout == "ragged" else (arguments, options)
+
+    def run() -> qa_fast.Spans:
+        if backend is not None:
+            return decode(backend, *given[0], **given[1])
+        moved = {name: _to(device, x) for name, x in given[1].items()}
+        found = qa_fast.decode_spans(*(_to(device, x) for x in given[0]), **moved)
+        return qa_fast.Spans(*(x.cpu() for x in found))
+
+    runs = [run() for _ in range(2)]
     assert_identical(*runs)
     more = {**options, "top_k": options["top_k"] + 5000, "distinct": False}
     assert_same(
         runs[0], expected(*arguments, **options), expected(*arguments, **more), tolerance(arguments)
     )
-    return f"{str(arguments[0].dtype)[6:]} {options['scoring']}"
+    return f"{str(arguments[0].dtype)[6:]} {options['scoring']} {layout}"
 
 
 def _to(device: str, x: Any) -> Any:
@@ -98,6 +148,9 @@ def _to(device: str, x: Any) -> Any:
 
 def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    backend: Annotated[
+        str | None, typer.Option(help="cpu, torch or triton, instead of the device's own.")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="How long to go on.")] = 30,
     seed: Annotated[int | None, typer.Option(help="Only the call with this seed.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the counts here, as JSON.")] = None,
@@ -108,7 +161,7 @@ def main(
     seeds = iter(lambda: secrets.randbelow(2**62), None) if seed is None else iter([seed])
     for current in seeds:
         try:
-            counts[check(current, device)] += 1
+            counts[check(current, device, backend)] += 1
         except AssertionError as error:
             sys.exit(f"wrong answer, again with --seed {current}: {error}")
         if time.perf_counter() - begin > seconds:
@@ -121,4 +174,6 @@ def main(
 
 
 if __name__ == "__main__":
+    import typer  # here: what gpu.py takes from this file runs where there is none
+
     typer.run(main)
