@@ -273,7 +273,7 @@ def test_machine_code_of_every_kind(tmp_path: Path) -> None:
     runs = [json.loads(line) for line in lines]
     for run in runs:
         assert run["same"], run
-        # Where rows are cut into tiles, the lists differ, and averages are counted; the second round of a
-        # merge takes a branch that is counted as rare.
+        # Lists of tiles differ, and averages are counted; the second round of a merge takes a branch
+        # that is counted as rare.
         if "L=30 " in run["workload"]:
             _check(run, share=0.05)
