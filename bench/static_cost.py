@@ -1,34 +1,40 @@
 """What the Triton kernels cost, read from their machine code: no GPU needed.
 
     python bench/static_cost.py            # every kernel on sm_90, a selection on the other targets
-    python bench/static_cost.py --check    # the same, and exit code 1 if a kernel spills registers
-    python bench/static_cost.py --full     # a wider grid, on every target (half an hour)
+    python bench/static_cost.py --check    # exit code 1 if a kernel spills or a budget is broken
+    python bench/static_cost.py --full     # a wider grid, on every target
 
 The launchers run as they would on a GPU, with their launches written down instead of carried out, and
-what they launch is compiled ahead of time, specialized as Triton does at launch: an integer argument of
-1 becomes a constant, multiples of 16 and pointers are known to be aligned.
+what they launch is compiled ahead of time, specialized as Triton specializes it at a launch.
 
-The predicted time per chunk on an H200 (132 SMs at 1.98 GHz) is the largest of these bounds, each at its
-theoretical rate, so a measurement can only be slower:
+Instructions are those that a warp issues for one list (the k best spans of a row, or of a tile of a
+long one) on the path that is taken in the common case; machine_code.py says how they are counted, and
+comments in the kernels what is common. A program makes several lists, one after the other; what it does
+once is counted for every list. Of the steps in the search for a list's floor the mean is counted that
+bench/list_floors.py finds. The bounds are those of a multiprocessor (132 at 1.98 GHz):
 
-- bytes: the logits read once, at 4.8 TB/s;
-- issue: every warp instruction, 4 per SM and cycle;
-- ALU: comparisons, selections, minima, maxima, integer additions, logic and shifts, 2 per SM and cycle;
-- memory pipe: shuffles, loads and stores, 1 per SM and cycle (warp reductions: 0.5);
-- special functions (exp2, log2, conversions), 0.5 per SM and cycle.
+- issue: every instruction of a warp, 4 per cycle;
+- ALU: comparisons, selections, minima, maxima, integer additions, logic and shifts, 2 per cycle;
+- multiply: integer multiplications and what compilers make of them (IMAD, moves too), 2 per cycle;
+- memory pipe: shuffles, loads and stores, 1 per cycle, and reductions over a warp, 1 in 2 cycles;
+- special functions (exp2, log2, conversions, bit counts), 1 in 2 cycles.
 
-Instructions of the pop loop count k times, all others once. Left out is the one forward branch inside
-that loop that ranks tied spans: it is taken only when two ends of a start give the same sum.
+The rates are those of the CUDA C++ Programming Guide for compute capability 9.0. Beside the bounds
+stands the memory floor: the logits read once, at the bandwidth that a copy was measured to reach. Not
+modelled are latencies, caches, launches and the rate at which programs start. That a kernel reaches 70
+to 80% of its largest bound is a guess, and with few warps on a multiprocessor it is less: how many fit,
+by registers and shared memory, stands beside the instructions.
 """
 
 from __future__ import annotations
 
-import collections
+import functools
+import importlib
 import itertools
 import json
+import math
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -37,38 +43,45 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from unittest import mock
 
+import machine_code
 import rich
 import torch
 import triton
 import typer
-from qa_fast.kernels import merge_topk, span_topk
 from rich.console import Console
 from rich.table import Table
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.compiler.compiler import make_backend
+from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from qa_fast import triton_backend
 
-SM_CYCLES = 132 * 1.98e9  # a second, on all SMs together
-BANDWIDTH = 4.8e12
+SM_CYCLES = 132 * 1.98e9  # a second, on all multiprocessors together
+BANDWIDTH = {"H200": 4.3e12, "H100": 3.0e12}  # bytes a second that a copy reaches
+EXPECTED = (0.7, 0.8)  # share of a pipe's rate that a kernel reaches: a guess
 CUDA = (80, 86, 89, 90, 100, 120)
 AMD = ("gfx90a", "gfx942")
-KERNELS = {"span": span_topk.span_topk_kernel, "merge": merge_topk.merge_kernel}
 
-# Warp instructions per SM and cycle, from the throughput table of the CUDA C++ Programming Guide, 9.0.
+# Warp instructions per multiprocessor and cycle.
 PIPES = {
     "ALU": (
-        r"FMNMX|FSEL|FSETP?|IADD3|IABS|ISETP|LEA|LOP3|MOV|PLOP3|PRMT|SEL|SHF|VIADD|VIADDMNMX|VIMNMX3?",
+        r"BMSK|FMNMX3?|F?SEL|[FI]SETP|IABS|IADD3?|IMNMX|LEA|P?LOP3|MOV|P2R|PRMT|R2P|SHF|V\w+",
         2.0,
     ),
-    "memory pipe": (r"LD[GSL]|ST[GSL]|SHFL|ATOMG?|RED", 1.0),
+    "multiply": (r"IMAD|IDP", 2.0),
+    "memory pipe": (r"LD[GSL]|ST[GSL]|SHFL|ATOM[GS]?|RED", 1.0),
     "reductions": (r"REDUX", 0.5),
-    "special": (r"MUFU|F2FP?|F2I|I2F|FLO|POPC", 0.5),
+    "special": (r"MUFU|F2FP?|F2I|I2FP?|FLO|POPC|BREV", 0.5),
 }
 
 
 class Workload(NamedTuple):
-    """A call of the decoder. ``chunks`` per question; None: every chunk is a question of its own."""
+    """A call of the decoder. ``chunks`` per question; None: every chunk is a question of its own.
+
+    ``whole_rows``: no context is given, and one null position for all chunks.
+    """
 
     top_k: int
     max_answer_len: int | None
@@ -80,50 +93,78 @@ class Workload(NamedTuple):
     mask: bool = False
     null_in_spans: bool = False
     distinct: bool = False
+    whole_rows: bool = False
     batch: int = 64
 
     def __str__(self) -> str:
         """The sizes, and what differs from the defaults."""
-        plain = Workload(0, 0)
-        flags = ("ragged", "mask", "null_in_spans", "distinct")
-        extra = [name for name in flags if getattr(self, name)]
-        extra += [self.scoring] * (self.scoring != plain.scoring)
-        extra += [f"{self.chunks:,} chunks"] if self.chunks else []
         dtype = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}[self.dtype]
         sizes = f"N={self.n} k={self.top_k} L={self.max_answer_len} {dtype}"
-        return " ".join([sizes, *extra])
+        return " ".join([sizes, *self._others()])
+
+    def _others(self) -> list[str]:
+        flags = ("ragged", "mask", "null_in_spans", "distinct", "whole_rows")
+        others = [name.replace("_", " ") for name in flags if getattr(self, name)]
+        others += [self.scoring] * (self.scoring != "probability")
+        return others + ([f"{self.chunks:,} chunks"] if self.chunks else [])
 
 
+class Budget(NamedTuple):
+    """What a kernel may take: instructions for a list, registers, and warps that must fit."""
+
+    instructions: int
+    registers: int = 64
+    warps: int = 32
+
+
+# One chunk per question, rows of 384 tokens, float16. Spills are never allowed.
+BUDGETS = {
+    Workload(1, 30): Budget(620),
+    Workload(12, 30): Budget(1500),
+    Workload(20, 30): Budget(2100),
+}
+# What may cost more than these.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "whole rows": {"whole_rows": True},
+    "context mask": {"mask": True},
+    "null in spans": {"null_in_spans": True},
+    "ragged": {"ragged": True},
+    "N not a multiple of 4": {"n": 381},
+    "shared": {"scoring": "shared", "chunks": 2},
+    "logit": {"scoring": "logit"},
+    "lists for a merge": {"chunks": 2},
+    "no span limit": {"max_answer_len": None},
+    "spans of 100": {"max_answer_len": 100},
+    "float32": {"dtype": torch.float32},
+    "bfloat16": {"dtype": torch.bfloat16},
+}
+MANY_CHUNKS = [
+    Workload(20, 30, chunks=100_000, batch=100_000, distinct=distinct) for distinct in (False, True)
+]
 EVERY_BRANCH = [
-    Workload(1, 30),
-    Workload(12, 30),
-    Workload(20, 30),
-    Workload(1, 15),
-    Workload(12, 15),
+    *BUDGETS,
+    *(work._replace(**variant) for work in BUDGETS for variant in VARIANTS.values()),
     Workload(20, 30, dtype=torch.bfloat16, ragged=True, chunks=2, distinct=True),
-    Workload(20, 30, dtype=torch.float32, chunks=2, scoring="shared"),
-    Workload(20, 30, dtype=torch.float32, scoring="logit"),
-    Workload(20, 30, mask=True),
-    Workload(20, 30, null_in_spans=True),
+    Workload(20, 30, dtype=torch.float32, chunks=2, scoring="shared", mask=True),
     Workload(100, 30),
-    Workload(20, None),
     Workload(100, 100),
     Workload(12, 15, n=128),
+    Workload(20, 30, n=512),
     Workload(12, 15, n=1024),
     Workload(12, 15, n=2048),
     Workload(12, None, n=1024),
     Workload(20, 1000, n=2048, chunks=2),
     Workload(12, 15, n=32768),
     Workload(128, 1000, n=32768, distinct=True, chunks=2),
-    Workload(1, 1, n=1, batch=1),  # all sizes 1, which Triton makes constants
+    Workload(1, 1, n=1, batch=1),
     Workload(20, 30, batch=1, chunks=1),
-    Workload(20, 30, chunks=100_000, batch=1000),  # enough of them for two passes
-    Workload(20, 30, chunks=100_000, batch=1000, scoring="shared", distinct=True),
+    *MANY_CHUNKS,
+    Workload(20, 30, chunks=100_000, batch=100_000, scoring="shared", null_in_spans=True),
 ]
 # Where only spills are looked at: the common call, and those with the most in registers.
 ELSEWHERE = [
     Workload(20, 30, dtype=torch.bfloat16, ragged=True, chunks=2, distinct=True),
-    Workload(20, 30, null_in_spans=True),
+    Workload(20, 30, null_in_spans=True, mask=True),
     Workload(20, None),
     Workload(12, None, n=1024),
     Workload(20, 1000, n=2048, chunks=2),
@@ -136,7 +177,9 @@ def every_workload() -> list[Workload]:
     sizes = [
         Workload(k, limit, n)
         for n, k, limit in itertools.product(
-            (128, 384, 512, 1024, 2048, 4096, 32768), (1, 20, 128), (15, 30, 100, 1000, None)
+            (128, 384, 512, 1024, 2048, 4096, 32768),
+            (1, 12, 20, 100, 128),
+            (15, 30, 100, 1000, None),
         )
     ]
     switches: list[dict[str, Any]] = [
@@ -154,84 +197,157 @@ def every_workload() -> list[Workload]:
     return [*EVERY_BRANCH, *sizes, *(w._replace(**s) for w in sized for s in switches)]
 
 
+# Steps in the search for the floor under a list of up to so many spans: the mean over questions that
+# bench/list_floors.py counts.
+STEPS = ((5, 0.05), (12, 0.3), (20, 0.8), (32, 1.8), (128, 0.2))
+
+
 class Launch(NamedTuple):
-    """A kernel as a launcher starts it: types, constants and alignment of its arguments, options."""
+    """A kernel as a launcher starts it.
 
+    Attributes:
+        module: where it is defined.
+        kernel: its name there.
+        signature: types of its parameters.
+        constants: values that are compiled in, by the index of the parameter.
+        attributes: what is known of the others, by index.
+        options: warps and the like.
+        programs: how many are started.
+        integers: the integer arguments, compiled in or not.
+    """
+
+    module: str
     kernel: str
-    signature: dict[str, str]
-    constants: dict[str, Any]
-    attributes: dict[tuple[int], list[list[Any]]]
+    signature: dict[str, Any]
+    constants: dict[tuple[int, ...], Any]
+    attributes: dict[tuple[int, ...], Any]
     options: dict[str, Any]
+    programs: int
+    integers: dict[str, int | None]
+
+    @property
+    def code_key(self) -> str:
+        """The same for launches of the same machine code."""
+        return str(self._replace(programs=0, integers={}))
+
+    @property
+    def lists(self) -> int:
+        """Lists that the launch makes or, where it makes none, its programs."""
+        return self.integers.get("n_lists") or 0 if self.makes_lists else self.programs
+
+    @property
+    def makes_lists(self) -> bool:
+        """Whether a program makes several lists, one after the other."""
+        return "lists_per_program" in self.integers
 
 
-def launches(work: Workload) -> list[Launch]:
-    """What the launchers start for a workload."""
+class _Operations(TorchDispatchMode):
+    """Counts the torch operations that are neither views nor allocations: each starts kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.kernels += not func.is_view and "empty" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def launches(work: Workload) -> tuple[list[Launch], int]:
+    """What the launchers start for a workload, and how many kernels of torch they start between."""
+    chunks = work.batch
+    questions = chunks if work.chunks is None else max(1, chunks // work.chunks)
+    shape = (chunks * work.n,) if work.ragged else (chunks, work.n)
+    logits = torch.zeros((), dtype=work.dtype).expand(shape)  # shapes alone: nothing reads them
+    ids = torch.arange(chunks, dtype=torch.int32)
+    context = torch.tensor([[1, work.n]] * chunks, dtype=torch.int32)
+    arguments: dict[str, Any] = {
+        "context": None if work.whole_rows else context,
+        "context_mask": torch.ones((), dtype=torch.bool).expand(shape) if work.mask else None,
+        "row_offset": torch.arange(chunks) * work.n if work.ragged else None,
+        "question_id": None if work.chunks is None else ids * questions // chunks,
+        "context_offset": ids if work.distinct else None,
+        "null_position": 0 if work.whole_rows else torch.zeros_like(ids),
+    }
     found: list[Launch] = []
-    with (
-        mock.patch.object(span_topk, "span_topk_kernel", _Recorder("span", found)),
-        mock.patch.object(merge_topk, "merge_kernel", _Recorder("merge", found)),
-    ):
-        chunks = work.batch
-        questions = chunks if work.chunks is None else max(1, chunks // work.chunks)
-        shape = (chunks * work.n,) if work.ragged else (chunks, work.n)
-        logits = torch.zeros(shape, dtype=work.dtype)
-        ids = torch.arange(chunks, dtype=torch.int32)
+
+    def record(kernel: Any, *args: Any, grid: Any, **kwargs: Any) -> None:
+        kwargs.pop("warmup")
+        found.append(launch_of(kernel, grid, args, kwargs)[0])
+
+    with mock.patch.object(JITFunction, "run", record), _Operations() as operations:
         done = triton_backend.decode(
             logits,
             logits,
-            torch.tensor([[1, work.n]] * chunks, dtype=torch.int32),
-            torch.ones(shape, dtype=torch.bool) if work.mask else None,
-            torch.arange(chunks) * work.n if work.ragged else None,
-            None if work.chunks is None else ids * questions // chunks,
-            ids if work.distinct else None,
-            torch.zeros_like(ids),
-            questions,
-            work.top_k,
-            work.max_answer_len,
-            work.scoring,
-            work.null_in_spans,
-            work.n,
-            work.chunks or 1,
+            **arguments,
+            num_questions=questions,
+            top_k=work.top_k,
+            max_answer_len=work.max_answer_len,
+            scoring=work.scoring,
+            null_in_spans=work.null_in_spans,
+            max_seq_len=work.n,
+            max_chunks=work.chunks or 1,
         )
-    return found if done is not None else []
+    return (found, operations.kernels) if done is not None else ([], 0)
 
 
-class _Recorder:
-    """Stands in for a kernel and keeps what it is launched with."""
-
-    def __init__(self, kernel: str, found: list[Launch]) -> None:
-        self.kernel, self.found = kernel, found
-
-    def __getitem__(self, grid: Any) -> Any:
-        return self.launch
-
-    def launch(self, **arguments: Any) -> None:
-        types = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32",
-                 torch.int32: "*i32", torch.int64: "*i64", torch.bool: "*i1"}  # fmt: skip
-        signature, constants, attributes = {}, {}, {}
-        for i, parameter in enumerate(KERNELS[self.kernel].params):
-            value = arguments.pop(parameter.name)
-            if parameter.is_constexpr or (type(value) is int and value == 1):
-                signature[parameter.name], constants[parameter.name] = "constexpr", value
-                continue
-            tensor = isinstance(value, torch.Tensor)
-            wide = not tensor and value >= 2**31
-            signature[parameter.name] = types[value.dtype] if tensor else "i64" if wide else "i32"
-            if tensor or value % 16 == 0:
-                attributes[(i,)] = [["tt.divisibility", 16]]
-        launch = Launch(self.kernel, signature, constants, attributes, arguments)
-        self.found.append(launch)
-
-
-def compile_launch(job: tuple[Launch, int | str]) -> dict[str, Any]:
-    """Registers, spills and shared memory of a kernel; for sm_90 also its code."""
-    launch, target = job
-    warnings.simplefilter("ignore")
-    source = ASTSource(
-        KERNELS[launch.kernel], launch.signature, launch.constants, launch.attributes
+def launch_of(kernel: Any, grid: tuple[int, ...], args: Any, kwargs: Any) -> tuple[Launch, Any]:
+    """What ``kernel[grid](*args, **kwargs)`` starts, and the arguments by name."""
+    bound, specialization, options = _binder(kernel)(*args, **kwargs)
+    backend = make_backend(GPUTarget("cuda", 90, 32))
+    _, signature, constants, attributes = kernel._pack_args(
+        backend, dict(options), bound, specialization, dict(options)
     )
+    integers = {name: int(x) if isinstance(x, int) else None for name, x in bound.items()
+                if x is None or isinstance(x, int)}  # fmt: skip
+    module = kernel.fn.__module__
+    name = kernel.__name__
+    launch = Launch(module, name, signature, constants, attributes, options, grid[0], integers)
+    return launch, bound
+
+
+@functools.cache
+def _binder(kernel: Any) -> Any:
+    """What Triton uses at a launch to tell constants and attributes of the arguments."""
+    backend = make_backend(GPUTarget("cuda", 90, 32))
+    return create_function_from_signature(kernel.signature, kernel.params, backend)
+
+
+def rounds_of(work: Workload, launch: Launch) -> dict[str, int]:
+    """How often the kernels' marked loops run each time they are come to, on the average.
+
+    A search for the floor under a list that needs no step, as most do; see `STEPS`.
+    """
+    at = {name: x for name, x in launch.integers.items() if x is not None}
+    top_k, n_tiles = at.get("top_k", 0), at.get("n_tiles", 1)
+    rounds = {"list": 1, "pop": top_k, "halving": 0}
+    if "PER" in at:  # makes lists
+        tile, span = 32 * at["PER"], at.get("SPAN")
+        if span is None:  # of all tiles and starts, what follows in the row
+            further = [-(-(work.n - i * at["STARTS"]) // tile) - 1 for i in range(n_tiles)]
+            blocks = [-(-(work.n - i) // at["BLOCK_LEN"]) for i in range(work.n)]
+        else:
+            further = [(span - 1) // tile - 1]
+            blocks = [-(-span // at["BLOCK_LEN"])]
+        rounds["further"] = max(0, round(sum(further) / len(further)))
+        rounds["block"] = max(1, round(sum(blocks) / len(blocks)))
+    elif "FAN_IN" in at:  # merges them
+        rounds["search"] = math.ceil(math.log(at["n_lists"] + 1, at["FAN_IN"]))
+    elif "BLOCK" in at:
+        rounds["block"] = -(-n_tiles // at["BLOCK"])
+    return rounds
+
+
+def compile_launch(launch: Launch, target: int | str) -> dict[str, Any]:
+    """Registers, spills and shared memory of a kernel; for sm_90 also its code."""
+    warnings.simplefilter("ignore")
+    kernel = getattr(importlib.import_module(launch.module), launch.kernel)
+    source = ASTSource(kernel, launch.signature, launch.constants, launch.attributes)
     gpu = GPUTarget("cuda", target, 32) if isinstance(target, int) else GPUTarget("hip", target, 64)
-    compiled = triton.compile(source, target=gpu, options=launch.options)
+    try:
+        compiled = triton.compile(source, target=gpu, options=dict(launch.options))
+    except RuntimeError as error:
+        return {"error": str(error)}
     if isinstance(target, str):
         counts = re.findall(r"\.([vs]gpr(?:_spill)?_count):\s*(\d+)", compiled.asm["amdgcn"])
         found = {name: int(count) for name, count in counts}
@@ -240,135 +356,229 @@ def compile_launch(job: tuple[Launch, int | str]) -> dict[str, Any]:
             "spills": found["vgpr_spill_count"] + found["sgpr_spill_count"],
             "shared": compiled.metadata.shared,
         }
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
-        code = _tool("nvdisasm", "-c", file.name) if target == 90 else None
-    found = {n: int(count) for n, count in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
-    return {
-        "registers": found["REG"],
-        "spills": found["STACK"] + found["LOCAL"],
-        "shared": found["SHARED"],
-        "code": code,
-    }
+    code = machine_code.disassemble(compiled) if target == 90 else None
+    return {**machine_code.resources(compiled.asm["cubin"]), "code": code}
 
 
-def _tool(name: str, *arguments: str) -> str:
-    path = Path(triton.__file__).parent / "backends/nvidia/bin" / name
-    return subprocess.run([path, *arguments], capture_output=True, text=True, check=True).stdout
+def warps_per_sm(registers: int, shared: int, warps: int = 1) -> int:
+    """Warps that fit on a multiprocessor of compute capability 9.0.
+
+    Each of its four quarters has 16,384 registers, which a warp takes in units of 256, and room for 16
+    warps. All programs, 32 at most, share 228 KiB; each takes 1 KiB more than it asks for.
+    """
+    of_a_warp = -(-registers * 32 // 256) * 256
+    by_registers = 4 * min(16, 16384 // of_a_warp)
+    programs = min(32, by_registers // warps, 228 * 1024 // (shared + 1024))
+    return programs * warps
 
 
-def instructions(code: str, pops: int) -> dict[str, int]:
-    """How often a warp issues each kind of instruction, from a disassembly."""
-    operations: list[tuple[str, str]] = []
-    labels: dict[str, int] = {}
-    for line in code.splitlines():
-        if label := re.match(r"\s*(\.L_x_\d+):", line):
-            labels[label[1]] = len(operations)
-        elif found := re.match(r"\s*(?:/\*\w+\*/)?\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)(.*);", line):
-            operations.append((found[1], found[2]))
-    jumps = []
-    for i, (operation, rest) in enumerate(operations):
-        target = re.search(r"\.L_x_\d+", rest)
-        if operation == "BRA" and target and target[0] in labels:
-            jumps.append((i, labels[target[0]]))
-    weights = [1] * len(operations)
-    for i, to in sorted(jumps, reverse=True):  # the loop's own jump is its last
-        if to < i and any(name.startswith("LDG") for name, _ in operations[to : i + 1]):
-            weights[to : i + 1] = [pops] * (i + 1 - to)  # a loop that reads logits: the pops
-        scan = sum(name.startswith("SHFL.UP") for name, _ in operations[i:to])
-        if i < to < i + 60 and weights[i] == pops and scan >= 3:
-            weights[i + 1 : to] = [0] * (to - i - 1)  # the scan that ranks tied spans
-    mix: collections.Counter[str] = collections.Counter()
-    for (operation, _), weight in zip(operations, weights, strict=True):
-        if operation != "NOP":
-            mix[operation.split(".")[0]] += weight
-    return dict(mix.most_common())
-
-
-def predict(work: Workload, launch: Launch, mix: dict[str, int]) -> dict[str, Any]:
-    """Nanoseconds per chunk by each bound."""
-    warps = launch.options["num_warps"] * launch.constants.get("n_tiles", 0)
-    if not warps:  # n_tiles is an argument where it is not 1
-        tiles = span_topk.tiling(work.n, work.max_answer_len)
-        assert tiles is not None
-        warps = launch.options["num_warps"] * tiles.tiles
-    cycles = collections.Counter({"issue": sum(mix.values()) / 4})
+def cycles_of(mix: dict[str, int]) -> dict[str, float]:
+    """Cycles of a multiprocessor that a warp's instructions take, by bound."""
+    cycles = {"issue": sum(mix.values()) / 4}
     for pipe, (names, rate) in PIPES.items():
         cycles[pipe] = sum(n for name, n in mix.items() if re.fullmatch(names, name)) / rate
     cycles["memory pipe"] += cycles.pop("reductions")
-    bounds = {name: warps * n / SM_CYCLES * 1e9 for name, n in cycles.items()}
-    bounds["bytes"] = 2 * work.n * work.dtype.itemsize / BANDWIDTH * 1e9
-    limit = max(bounds, key=lambda name: bounds[name])
+    return cycles
+
+
+def count_launch(code: str, rounds: dict[str, int]) -> dict[str, Any]:
+    """Instructions of a warp for a list: all, per pop, per step, by kind, and cycles by bound."""
+    counted = machine_code.count(code, rounds)
+    per = {}
+    for name in ("pop", "halving"):
+        more = (
+            machine_code.count(code, {**rounds, name: rounds[name] + 1})
+            if rounds["pop"]
+            else counted
+        )
+        per[name] = more.total - counted.total
+    steps = next((mean for most, mean in STEPS if rounds["pop"] <= most), 0.0)
+    mix = {kind: round(n + steps * (more.mix[kind] - n)) for kind, n in counted.mix.items()}
     return {
-        "warp_instructions": sum(mix.values()) * warps,
-        "bounds_ns": bounds,
-        "predicted_ns": bounds[limit],
-        "limit": limit,
+        "instructions": sum(mix.values()),
+        "per_pop": per["pop"],
+        "per_step": per["halving"],
         "mix": mix,
+        "cycles": cycles_of(mix),
     }
 
 
 def rows_of(jobs: list[tuple[Workload, int | str]]) -> list[dict[str, Any]]:
-    """Compile what the workloads launch, each kernel once per target, on all cores."""
-    kernels = {(str(x), target): (work, x, target)
-               for work, target in jobs for x in launches(work)}  # fmt: skip
+    """What every launch of every workload costs; a kernel is compiled once per target."""
+    asked = []
+    for work, target in jobs:
+        found, operations = launches(work)
+        asked += [(work, target, launch, operations) for launch in found]
+    kernels = {(x.code_key, target): (x, target) for _, target, x, _ in asked}
+    counts = {(x.code_key, str(rounds_of(work, x))): (x.code_key, rounds_of(work, x))
+              for work, target, x, _ in asked if target == 90}  # fmt: skip
     with ProcessPoolExecutor() as pool:
-        costs = pool.map(compile_launch, [(x, target) for _, x, target in kernels.values()])
-        rows = []
-        for (work, x, target), cost in zip(kernels.values(), costs, strict=True):
-            code = cost.pop("code", None)
-            name = f"sm_{target}" if isinstance(target, int) else target
-            row = {"kernel": x.kernel, "workload": str(work), "target": name, **cost}
-            if x.constants["TOP_K"] != work.top_k:
-                row["workload"] += f": first pass, k={x.constants['TOP_K']}"
-            if x.kernel == "merge":
-                flags = [f.lower() for f, on in x.constants.items() if on is True]
-                row["workload"] += f": {x.constants['FAN_IN']} lists {' '.join(flags)}"
-            elif code:
-                row |= predict(work, x, instructions(code, x.constants["TOP_K"]))
-            rows.append(row)
+        results = pool.map(compile_launch, *zip(*kernels.values(), strict=True))
+        compiled = dict(zip(kernels, results, strict=True))
+        counts = {key: x for key, x in counts.items() if "error" not in compiled[x[0], 90]}
+        codes = [compiled[key, 90]["code"] for key, _ in counts.values()]
+        totals = pool.map(count_launch, codes, [rounds for _, rounds in counts.values()])
+        counted = dict(zip(counts, totals, strict=True))
+    rows = []
+    for work, target, x, operations in asked:
+        row = {
+            "workload": str(work),
+            "kernel": x.kernel,
+            "target": f"sm_{target}" if isinstance(target, int) else target,
+            "chunks": work.batch,
+            "k": x.integers.get("top_k"),
+            "programs": x.programs,
+            "lists": x.lists,
+            "warps": x.options["num_warps"],
+            "operations": operations,
+            **{name: x for name, x in compiled[x.code_key, target].items() if name != "code"},
+        }
+        if target == 90 and "error" not in row:
+            row |= counted[x.code_key, str(rounds_of(work, x))]
+            row["warps_per_sm"] = warps_per_sm(row["registers"], row["shared"], row["warps"])
+        rows.append(row)
     return rows
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """Two tables: what every kernel takes, and the predictions."""
+def prediction(work: Workload, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Nanoseconds per chunk by each bound, all launches of a call together, and the floors."""
+    bounds: dict[str, float] = {}
+    for row in rows:
+        share = row["lists"] * row["warps"] / row["chunks"]
+        for name, cycles in row["cycles"].items():
+            bounds[name] = bounds.get(name, 0) + share * cycles / SM_CYCLES * 1e9
+    limit = max(bounds, key=lambda name: bounds[name])
+    size = 2 * work.n * work.dtype.itemsize
+    floors = {gpu: size / bandwidth * 1e9 for gpu, bandwidth in BANDWIDTH.items()}
+    return {"bounds_ns": bounds, "limit": limit, "floors_ns": floors}
+
+
+def broken(rows: list[dict[str, Any]]) -> list[str]:
+    """Which budgets are broken, and what spills."""
+    found = []
+    for row in rows:
+        name = f"{row['kernel']}, {row['workload']}, {row['target']}"
+        if "error" in row:
+            found.append(f"{name}: {row['error']}")
+        elif row["spills"]:
+            found.append(f"{name}: {row['spills']} bytes spilled")
+    for work, budget in BUDGETS.items():
+        for row in rows:
+            if row["workload"] != str(work) or "instructions" not in row:
+                continue
+            checks = (
+                ("instructions", row["instructions"] > budget.instructions, budget.instructions),
+                ("registers", row["registers"] > budget.registers, budget.registers),
+                ("warps_per_sm", row["warps_per_sm"] < budget.warps, budget.warps),
+            )
+            found += [
+                f"{row['workload']}: {row[name]:,} {name.replace('_', ' ')}, budget {limit:,}"
+                for name, is_broken, limit in checks
+                if is_broken
+            ]
+    return found
+
+
+def show(rows: list[dict[str, Any]], works: list[Workload]) -> None:
+    """Print what kernels take, bounds, budgets, variants, and the launches for many chunks."""
     # Wide enough for a log file, where there is no terminal to ask.
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    versions = f"triton {triton.__version__}"
-    table = Table("kernel", "workload", "target", "registers", "spills", "shared", title=versions)
+    console = Console(width=None if sys.stdout.isatty() else 170)
+    counted: dict[Workload, list[dict[str, Any]]] = {work: [] for work in works}
     for row in rows:
-        spills = f"[bold red]{row['spills']}[/]" if row["spills"] else "0"
-        resources = str(row["registers"]), spills, str(row["shared"])
-        table.add_row(row["kernel"], row["workload"], row["target"], *resources)
-    console.print(table)
+        for work in works:
+            if row["workload"] == str(work) and "instructions" in row:
+                counted[work].append(row)
+    console.print(_resources_table(rows))
+    console.print(_bounds_table(counted))
+    console.print(_budgets_table(counted))
+    console.print(_variants_table(counted))
+    for work in MANY_CHUNKS:
+        if found := counted.get(work):
+            operations = found[0]["operations"]
+            console.print(
+                f"{work}: {len(found)} launches, {operations} operations of torch between"
+            )
+            for row in found:
+                console.print(
+                    f"    {row['kernel']}, k={row['k']}: {row['instructions']:,} instructions, for "
+                    f"each of at most {row['lists']:,}"
+                )
+    for work in BUDGETS:
+        for row in counted.get(work, []):
+            mix = list(row["mix"].items())[:14]
+            console.print(f"{work}: " + ", ".join(f"{n} {name}" for name, n in mix))
+
+
+def _resources_table(rows: list[dict[str, Any]]) -> Table:
+    names = "registers", "spills", "shared", "warps_per_sm", "instructions", "per_pop", "per_step"
+    heads = (name.replace("_", " ") for name in names)
+    table = Table("kernel", "workload", "k", "target", *heads, title=f"Triton {triton.__version__}")
+    lines = {(row["kernel"], row["workload"], row["k"], row["target"]): row for row in rows}
+    for (kernel, workload, k, target), row in lines.items():
+        cells = [f"{row[name]:,}" if name in row else "" for name in names]
+        cells[1] = cells[1] if cells[1] == "0" else f"[bold red]{cells[1]}[/]"
+        table.add_row(kernel, workload, str(k), target, *cells)
+    return table
+
+
+def _bounds_table(counted: dict[Workload, list[dict[str, Any]]]) -> Table:
+    pipes = ("issue", "ALU", "multiply", "memory pipe", "special")
+    gpus = ", ".join(BANDWIDTH)
     table = Table(
-        "workload", "warp instructions", "bytes", "issue", "ALU", "memory pipe", "special",
-        "predicted", "of the memory floor", title="sm_90, nanoseconds per chunk on an H200",
+        "workload", *pipes, f"floor ({gpus})", f"at best of the floor ({gpus})",
+        "to expect (a guess)", title="sm_90: bounds, nanoseconds per chunk",
     )  # fmt: skip
-    for row in rows:
-        if "predicted_ns" not in row:
+    for work, found in counted.items():
+        # Of many chunks most are not decoded again in the second round: how many, the logits say.
+        if not found or (work.chunks or 1) > 1000:
             continue
-        bounds = row["bounds_ns"]
-        shown = [f"{bounds.get(name, 0):.2f}" for name in table_columns(table)]
-        share = f"{bounds['bytes'] / row['predicted_ns']:.0%}"
-        count = f"{row['warp_instructions']:,}"
-        table.add_row(row["workload"], count, *shown, f"{row['predicted_ns']:.2f}", share)
-    console.print(table)
-    for row in rows:
-        if "mix" in row:
-            top = list(row["mix"].items())[:10]
-            console.print(f"{row['workload']}: " + ", ".join(f"{n} {name}" for name, n in top))
+        predicted = prediction(work, found)
+        bounds, floors = predicted["bounds_ns"], predicted["floors_ns"].values()
+        bound = bounds[predicted["limit"]]
+        cells = [f"[bold]{bounds[name]:.2f}[/]" if name == predicted["limit"] else f"{bounds[name]:.2f}"
+                 for name in pipes]  # fmt: skip
+        table.add_row(
+            str(work),
+            *cells,
+            ", ".join(f"{floor:.2f}" for floor in floors),
+            ", ".join(f"{floor / max(bound, floor):.0%}" for floor in floors),
+            " to ".join(f"{bound / share:.2f}" for share in reversed(EXPECTED)),
+        )
+    return table
 
 
-def table_columns(table: Table) -> list[str]:
-    """The columns that are bounds."""
-    return [str(column.header) for column in table.columns[2:7]]
+def _budgets_table(counted: dict[Workload, list[dict[str, Any]]]) -> Table:
+    names = ("instructions", "registers", "warps_per_sm")
+    heads = [head for name in names for head in (name.replace("_", " "), "budget")]
+    table = Table("workload", *heads, "spills", title="sm_90: budgets for a list")
+    for work, budget in BUDGETS.items():
+        for row in counted.get(work, []):
+            pairs = zip((row[name] for name in names), budget, strict=True)
+            cells = [f"{x:,}" for pair in pairs for x in pair]
+            table.add_row(str(work), *cells, str(row["spills"]))
+    return table
+
+
+def _variants_table(counted: dict[Workload, list[dict[str, Any]]]) -> Table:
+    table = Table(
+        "variant", *(f"k={work.top_k}" for work in BUDGETS), title="sm_90: instructions for a list"
+    )
+    for name, variant in {"plain": {}, **VARIANTS}.items():
+        cells = []
+        for plain in BUDGETS:
+            counts = [
+                next((row["instructions"] for row in counted.get(work, [])), 0)
+                for work in (plain, plain._replace(**variant))
+            ]
+            cells.append(f"{counts[1]:,} ({counts[1] - counts[0]:+,})")
+        table.add_row(name, *cells)
+    return table
 
 
 def main(
-    check: Annotated[bool, typer.Option(help="Exit with 1 if a kernel spills.")] = False,
+    check: Annotated[
+        bool, typer.Option(help="Exit with 1 if a kernel spills or breaks a budget.")
+    ] = False,
     full: Annotated[bool, typer.Option(help="A wider grid, on every target.")] = False,
     sm90: Annotated[bool, typer.Option(help="Only sm_90.")] = False,
     output: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
@@ -384,12 +594,14 @@ def main(
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TRITON_CACHE_DIR"] = cache  # nothing left over from another version
         rows = rows_of(jobs)
-    show(rows)
+    show(rows, here)
     if output is not None:
         output.write_text(json.dumps({"triton": triton.__version__, "rows": rows}, indent=1) + "\n")
-    spilled = [row for row in rows if row["spills"]]
-    rich.print(f"{len(rows)} kernels compiled, {len(spilled)} with spills")
-    if check and spilled:
+    faults = broken(rows)
+    rich.print(f"{len(rows)} launches, {len(faults)} of them over budget or with spills")
+    for fault in faults:
+        rich.print(f"[bold red]{fault}[/]")
+    if check and faults:
         sys.exit(1)
 
 
