@@ -1,8 +1,9 @@
 """Merge the span lists of each question into its k best spans.
 
-A list holds the best spans of a chunk (or of a tile of a long one), best first. One program, a warp,
-merges the lists of one group: it keeps the head of every list in a register and k times takes the best
-head and moves that list on by one.
+A list holds the best spans of a chunk (or of a tile of a long one), best first. One program merges the
+lists of one group: it keeps the head of every list in a register and k times takes the best head and
+moves that list on by one. 32 lists are one for each lane of a warp. 512 take four warps: there are few
+such groups, so what counts is how long one of them takes.
 
 The groups are found by the kernel itself. At the last level a group is all lists of a question. Before
 that the lists are cut into blocks of FAN_IN, and a group is what a block holds of a question:
@@ -32,10 +33,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .lanes import LN_2, LOG2_E, LOWEST, MINUS_INF_KEY, NO_INDEX, ordered
+from .lanes import LN_2, LOG2_E, LOWEST, MINUS_INF_KEY, NO_INDEX, ordered, unordered
 from .launch import launch
 
-OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
 FAN_INS = (32, 512)  # lists that one program merges
 
 
@@ -175,22 +175,24 @@ def merge_topk_kernel(
     row_ptr = lists_ptr + which.to(tl.int64) * list_k
     out_row_ptr = out_ptr + group.to(tl.int64) * top_k
     taken = tl.zeros([FAN_IN], tl.int32)
-    head = _float(tl.load(row_ptr, mask=present, other=-8388608)) - list_norm
+    head = ordered(_float(tl.load(row_ptr, mask=present, other=-8388608)) - list_norm)
     slots = tl.arange(0, BLOCK_K)
     if context_offset_ptr is not None:
         seen_first = tl.full([BLOCK_K], -2, tl.int32)
         seen_last = tl.full([BLOCK_K], -2, tl.int32)
     found = tl.where(nonfinite, top_k, 0)
-    best = tl.max(ordered(head), axis=0)
+    best = tl.max(head, axis=0)
     while (found < top_k) & (best > MINUS_INF_KEY):  # per pop
-        winner = tl.min(tl.where(ordered(head) == best, which, NO_INDEX), axis=0)
+        winner = tl.min(tl.where(head == best, which, NO_INDEX), axis=0)
         is_winner = which == winner
         rank = tl.sum(tl.where(is_winner, taken, 0), axis=0)
-        score = tl.sum(tl.where(is_winner, head, 0.0), axis=0)
         at = lists_ptr + winner.to(tl.int64) * list_k + rank
         first = tl.load(at + field)
         last = tl.load(at + 2 * field)
         chunk = tl.load(at + 3 * field)
+        following = _float(tl.load(at + 1, mask=rank + 1 < list_k, other=-8388608))
+        if chunk_norm_ptr is not None:
+            following -= tl.load(chunk_norm_ptr + winner // n_tiles)
         new = True
         if context_offset_ptr is not None:
             low = tl.load(context_ptr + 2 * chunk.to(tl.int64))
@@ -204,16 +206,14 @@ def merge_topk_kernel(
             seen_first = tl.where(is_slot, place_first, seen_first)
             seen_last = tl.where(is_slot, place_last, seen_last)
         if new:
-            tl.store(out_row_ptr + found, _bits(score - shift))
+            tl.store(out_row_ptr + found, _bits(unordered(best) - shift))
             tl.store(out_row_ptr + out_field + found, first)
             tl.store(out_row_ptr + 2 * out_field + found, last)
             tl.store(out_row_ptr + 3 * out_field + found, chunk)
             found += 1
         taken += is_winner.to(tl.int32)
-        more = is_winner & (taken < list_k)
-        following = _float(tl.load(row_ptr + taken, mask=more, other=-8388608)) - list_norm
-        head = tl.where(is_winner, following, head)
-        best = tl.max(ordered(head), axis=0)
+        head = tl.where(is_winner, ordered(following), head)
+        best = tl.max(head, axis=0)
 
     if nonfinite:  # rare
         found = 0
@@ -265,7 +265,8 @@ def chunk_norm(lists: Tensor, *, n_chunks: int, n_tiles: int, list_k: int) -> Te
     norm = torch.empty(n_chunks, dtype=torch.float32, device=lists.device)
     per_list = lists[4 * n_lists * list_k :]
     arguments = norm, per_list, n_lists, n_tiles, 32
-    launch(chunk_norm_kernel, n_chunks, (lists.device.index,), arguments, OPTIONS)
+    options = {"num_warps": 1, "enable_fp_fusion": False}
+    launch(chunk_norm_kernel, n_chunks, (lists.device.index,), arguments, options)
     return norm
 
 
@@ -350,7 +351,8 @@ def merge_topk(
                 block_k,
                 fan_in,
             )
-            launch(merge_topk_kernel, n_groups, key, arguments, OPTIONS)
+            options = {"num_warps": 1 if fan_in == 32 else 4, "enable_fp_fusion": False}
+            launch(merge_topk_kernel, n_groups, key, arguments, options)
         if final:
             return out
         # Groups of a block at most, one for what it begins in, and an empty one.

@@ -30,7 +30,7 @@ Steps, in registers, with the tokens on the lanes of a warp as `lanes` draws the
    ends that give that best sum, and the start's next lower sum put back in its place. The k best spans
    come out in order, with no sort and no N x N matrix.
 
-A row of more than 512 tokens is cut into tiles of starts, each with a list of its own; the ends of a
+A row of more than 1,024 tokens is cut into tiles of starts, each with a list of its own; the ends of a
 tile's last starts are read from the tiles that follow. `merge_topk` merges lists. A program makes
 several lists, one after the other, so that little scratch memory is needed to write those of step 4 to.
 
@@ -901,7 +901,7 @@ class Tuning(NamedTuple):
 
 
 TUNING = Tuning()
-PER_LANE = (4, 8, 12, 16)  # tokens of a lane, by the width of the rows
+PER_LANE = (4, 8, 12, 16, 24, 32)  # tokens of a lane, by the width of the rows
 MAX_TOP_K = 128
 LARGE_LIST = 256  # starts that a list of 33 to 128 spans has room for
 
@@ -931,7 +931,8 @@ def shape_of(width: int, max_answer_len: int | None) -> Shape:
     A table, not a search: autotuning would synchronize and could not be captured in a CUDA graph. Few
     different ones: each is a kernel to compile.
     """
-    per = next((x for x in PER_LANE if width <= 32 * x), PER_LANE[-1])
+    # Rows that are cut up have tiles of 512: more registers would leave room for too few warps.
+    per = next((x for x in PER_LANE if width <= 32 * x), 16)
     span = None if max_answer_len is None or max_answer_len >= width else max_answer_len
     starts, tiles = 32 * per, 1
     if width > starts:
@@ -1010,6 +1011,7 @@ def span_topk(
     if not n_lists:
         return out
     list_size = 1 if top_k == 1 else tuning.list_size if top_k <= 32 else LARGE_LIST
+    list_size = min(list_size, 32 * shape.per)
     per_program = min(32, -(-n_lists // _programs(device, tuning.programs_per_sm)))
     programs = -(-n_lists // per_program)
     scratch = out
@@ -1021,7 +1023,7 @@ def span_topk(
     nulls = isinstance(null_position, Tensor)
     fits = not tiled and shape.per <= 12 and shape.block_len == 32 and top_k <= 32
     max_registers = tuning.max_registers
-    if not fits or context_mask is not None or null_in_spans:
+    if not (fits and final) or context_mask is not None or null_in_spans:
         max_registers = None
     best = floor = question_id = chunk_norm = None
     if second_round is not None:

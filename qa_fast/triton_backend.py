@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # Tokens of a row that the kernels take at once; longer rows are cut into tiles.
-ONE_TILE = 512
+ONE_TILE = 1024
 # Chunks for every span that is wanted, from which on two rounds are fewer instructions.
 MANY_CHUNKS = 32
 
