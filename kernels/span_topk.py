@@ -360,15 +360,36 @@ def _sums_of(
 
 
 @triton.jit
-def _put(found, slots, best, i, j, spans):
-    """``spans``, with one more in the place ``found``."""
+def _store(slot, found, spans, out, top_k):
+    """Write the 32 spans that the lanes hold to the slots of the list; none from ``found`` on."""
     key, first, last = spans
-    here = slots == found
-    return tl.where(here, best, key), tl.where(here, i, first), tl.where(here, j, last)
+    list_ptr, field, chunk, shift, empty = out
+    asked = slot < top_k
+    filled = slot < found
+    score = tl.where(filled, unordered(key) - shift, empty)
+    tl.store(list_ptr + slot, score.to(tl.int32, bitcast=True), mask=asked)
+    tl.store(list_ptr + field + slot, tl.where(filled, first, -1), mask=asked)
+    tl.store(list_ptr + 2 * field + slot, tl.where(filled, last, -1), mask=asked)
+    tl.store(list_ptr + 3 * field + slot, tl.where(filled, chunk, -1), mask=asked)
 
 
 @triton.jit
-def _emit(found, slots, best, i, from_j, sums, spans):
+def _put(found, lane, best, i, j, spans, out, top_k, MOST_K: tl.constexpr):
+    """``spans`` with one more, the one of number ``found``; written when all lanes have theirs."""
+    key, first, last = spans
+    slot = found
+    if MOST_K > 32:
+        slot = found & 31
+    here = lane == slot
+    spans = (tl.where(here, best, key), tl.where(here, i, first), tl.where(here, j, last))
+    if MOST_K > 32:
+        if slot == 31:  # rare
+            _store(found - 31 + lane, found + 1, spans, out, top_k)
+    return spans
+
+
+@triton.jit
+def _emit(found, lane, best, i, from_j, sums, spans, out, top_k, MOST_K: tl.constexpr):
     """Add the spans of start ``i`` whose sum is ``best`` to ``spans``; how many there are."""
     offs = tl.arange(0, sums.shape[0])
     # Their number, and the place of the one where there is one, by one sum.
@@ -380,11 +401,12 @@ def _emit(found, slots, best, i, from_j, sums, spans):
         n = 0
         while n < hits:  # per tie
             at = tl.min(rest, axis=0)
-            spans = _put(found + n, slots, best, i, from_j + at, spans)
+            spans = _put(found + n, lane, best, i, from_j + at, spans, out, top_k, MOST_K)
             rest = tl.where(rest == at, NO_INDEX, rest)
             n += 1
     else:
-        spans = _put(found, slots, best, i, from_j + (both & 262143), spans)
+        j = from_j + (both & 262143)
+        spans = _put(found, lane, best, i, j, spans, out, top_k, MOST_K)
     return hits, spans
 
 
@@ -714,12 +736,12 @@ def _make_list(
             tl.store(list_ptr + 2 * field, -1)
             tl.store(list_ptr + 3 * field, -1)
     else:
-        slots = tl.arange(0, MOST_K)
-        spans = (
-            tl.full([MOST_K], MINUS_INF_KEY, tl.int32),
-            tl.full([MOST_K], -1, tl.int32),
-            tl.full([MOST_K], -1, tl.int32),
-        )
+        empty = float("-inf")
+        if FINAL:
+            empty = tl.where(nonfinite, float("nan"), empty)
+        out = (list_ptr, field, chunk, shift, empty)
+        none = tl.full([32], -1, tl.int32)
+        spans = (none, none, none)
         if nonfinite == 0:
             list_key, list_at = _candidates(scratch_ptr, key, at, covered, top_k, PER, LIST)
             best = tl.max(list_key, axis=0)
@@ -731,7 +753,7 @@ def _make_list(
                         i, i, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
                         BLOCK_LEN, NULL_IN_SPANS,
                     )  # fmt: skip
-                    hits, spans = _emit(found, slots, best, i, i, sums, spans)
+                    hits, spans = _emit(found, lane, best, i, i, sums, spans, out, top_k, MOST_K)
                     below = tl.where(sums < best, sums, NO_KEY)
                     found += hits
                 else:
@@ -745,7 +767,9 @@ def _make_list(
                             i, from_j, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
                             BLOCK_LEN, NULL_IN_SPANS,
                         )  # fmt: skip
-                        hits, spans = _emit(found, slots, best, i, from_j, sums, spans)
+                        hits, spans = _emit(
+                            found, lane, best, i, from_j, sums, spans, out, top_k, MOST_K
+                        )
                         lower = tl.where(sums < best, sums, NO_KEY)
                         below = tl.maximum(below, lower)
                         found += hits
@@ -753,16 +777,11 @@ def _make_list(
                 next_best = tl.max(below, axis=0)
                 list_key = tl.where(list_at == at_best, next_best, list_key)
                 best = tl.max(list_key, axis=0)
-        key_of, first_of, last_of = spans
-        filled = slots < found
-        asked = slots < top_k
-        score = tl.where(filled, unordered(key_of) - shift, float("-inf"))
-        if FINAL:
-            score = tl.where(nonfinite, float("nan"), score)
-        tl.store(list_ptr + slots, score.to(tl.int32, bitcast=True), mask=asked)
-        tl.store(list_ptr + field + slots, tl.where(filled, first_of, -1), mask=asked)
-        tl.store(list_ptr + 2 * field + slots, tl.where(filled, last_of, -1), mask=asked)
-        tl.store(list_ptr + 3 * field + slots, tl.where(filled, chunk, -1), mask=asked)
+        begun = 0
+        if MOST_K > 32:
+            begun = found & -32
+        for block in tl.static_range(MOST_K // 32):
+            _store(begun + 32 * block + lane, found, spans, out, top_k)
 
 
 @triton.jit(
