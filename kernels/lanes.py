@@ -17,7 +17,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOWEST = tl.constexpr(-1e38)  # a peak of -inf, which nothing may be subtracted from
+LOWEST = tl.constexpr(
+    -3.4028234663852886e38
+)  # for a peak of -inf, which nothing may be subtracted from
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 MINUS_INF_KEY = tl.constexpr(-2139095041)  # ordered(-inf)
@@ -121,10 +123,16 @@ def peak_and_mass(x, extra, lane, PER: tl.constexpr):
 
     A NaN or +inf makes the mass NaN; if all are -inf it is 0.
     """
-    highest = tl.max(ordered(tl.maximum(lane_max(x, PER), extra)), axis=0)
-    peak = tl.maximum(unordered(highest), LOWEST)
-    c = -peak * LOG2_E
-    mass = tl.exp2(tl.fma(tl.where(lane == 0, extra, float("-inf")), LOG2_E, c))
-    for r in tl.static_range(PER):
-        mass += tl.exp2(tl.fma(x[r], LOG2_E, c))
+    peak = unordered(tl.max(ordered(tl.maximum(lane_max(x, PER), extra)), axis=0))
+    extra = tl.where(lane == 0, extra, float("-inf"))
+    if (peak > -1e38) & (peak < 1e38):
+        c = -peak * LOG2_E
+        mass = tl.exp2(tl.fma(extra, LOG2_E, c))
+        for r in tl.static_range(PER):
+            mass += tl.exp2(tl.fma(x[r], LOG2_E, c))
+    else:  # rare: the product has no place in float32
+        peak = tl.maximum(peak, LOWEST)
+        mass = tl.exp2((extra - peak) * LOG2_E)
+        for r in tl.static_range(PER):
+            mass += tl.exp2((x[r] - peak) * LOG2_E)
     return peak, tl.sum(mass, axis=0)

@@ -30,9 +30,10 @@ Steps, in registers, with the tokens on the lanes of a warp as `lanes` draws the
    ends that give that best sum, and the start's next lower sum put back in its place. The k best spans
    come out in order, with no sort and no N x N matrix.
 
-A row of more than 1,024 tokens is cut into tiles of starts, each with a list of its own; the ends of a
-tile's last starts are read from the tiles that follow. `merge_topk` merges lists. A program makes
-several lists, one after the other, so that little scratch memory is needed to write those of step 4 to.
+A row of more than 512 tokens (1,024 with spans of at most 32) is cut into tiles of starts, each with a
+list of its own; the ends of a tile's last starts are read from the tiles that follow. `merge_topk`
+merges lists. A program makes several lists, one after the other, so that little scratch memory is needed
+to write those of step 4 to.
 
 Ties: equal sums in the order of (start, end). All ends of a start with the same sum are emitted at once,
 since nothing comes between them. NaN and +inf: the normalizer becomes NaN, which marks the question.
@@ -950,9 +951,10 @@ def shape_of(width: int, max_answer_len: int | None) -> Shape:
     A table, not a search: autotuning would synchronize and could not be captured in a CUDA graph. Few
     different ones: each is a kernel to compile.
     """
-    # Rows that are cut up have tiles of 512: more registers would leave room for too few warps.
-    per = next((x for x in PER_LANE if width <= 32 * x), 16)
     span = None if max_answer_len is None or max_answer_len >= width else max_answer_len
+    # Beyond 512 tokens many registers leave room for few warps: only where it saves the most.
+    widest = 16 if span is None or span > 32 else 32
+    per = next((x for x in PER_LANE if width <= 32 * x and x <= widest), 16)
     starts, tiles = 32 * per, 1
     if width > starts:
         # A tile begins up to 3 tokens before its first start, and ends near its last one are its own.

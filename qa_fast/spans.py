@@ -600,8 +600,13 @@ def _reach(
             raise ValueError("max_seq_len must be given with flat logits in a CUDA graph")
         null = null_position if isinstance(null_position, int) else int(null_position.max())
         longest = max(int(context[:, 1].max()), null + 1)
-        if max_seq_len is not None:  # so many parts of rows as there are, but no kernel more
-            longest = min(max_seq_len, max(longest, triton_backend.ONE_TILE))
+        if max_seq_len is not None:  # so many tiles as there are, but one kernel more at most
+            if longest <= triton_backend.ONE_TILE:
+                longest = triton_backend.ONE_TILE
+            elif max_seq_len > triton_backend.LARGEST_TILE:
+                longest = min(max_seq_len, max(longest, triton_backend.LARGEST_TILE + 1))
+            else:
+                longest = max_seq_len
     if question_id is None:
         most_chunks = 1
     elif num_questions is None or question_id.is_cpu:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Tokens of a row that the kernels take at once; longer rows are cut into tiles.
-ONE_TILE = 1024
+# Tokens of a row that the kernels take at once, and those that they do with short spans; longer rows are
+# cut into tiles.
+ONE_TILE, LARGEST_TILE = 512, 1024
 # Chunks for every span that is wanted, from which on two rounds are fewer instructions.
 MANY_CHUNKS = 32
 
