@@ -349,11 +349,12 @@ def compile_launch(launch: Launch, target: int | str) -> dict[str, Any]:
     except RuntimeError as error:
         return {"error": str(error)}
     if isinstance(target, str):
-        counts = re.findall(r"\.([vs]gpr(?:_spill)?_count):\s*(\d+)", compiled.asm["amdgcn"])
-        found = {name: int(count) for name, count in counts}
+        # Bytes of memory: scalar registers that are spilled to lanes of vector registers take none.
+        names = r"\.(vgpr_count|private_segment_fixed_size):\s*(\d+)"
+        found = {name: int(n) for name, n in re.findall(names, compiled.asm["amdgcn"])}
         return {
             "registers": found["vgpr_count"],
-            "spills": found["vgpr_spill_count"] + found["sgpr_spill_count"],
+            "spills": found["private_segment_fixed_size"],
             "shared": compiled.metadata.shared,
         }
     code = machine_code.disassemble(compiled) if target == 90 else None

@@ -154,16 +154,25 @@ def _suffix_max(e, PER: tl.constexpr):
 
 
 @triton.jit
+def _shifted_max(x, shift: tl.constexpr, PER: tl.constexpr):
+    """Of each token of a lane and the one ``shift`` further on, as far as the lane has one."""
+    found = ()
+    for r in tl.static_range(PER - shift):
+        found = found + (tl.maximum(x[r], x[r + shift]),)
+    for r in tl.static_range(PER - shift, PER):
+        found = found + (x[r],)
+    return found
+
+
+@triton.jit
 def _window_max(
-    e, suffix, prefix, whole, lane, r: tl.constexpr, PER: tl.constexpr, SPAN: tl.constexpr
+    within, suffix, prefix, whole, lane, r: tl.constexpr, PER: tl.constexpr, SPAN: tl.constexpr
 ):
     """``max(e[i : i + SPAN])`` for the starts that are token ``r`` of their lane."""
     lanes: tl.constexpr = (r + SPAN - 1) // PER
     rest: tl.constexpr = (r + SPAN - 1) % PER
     if lanes == 0:
-        best = e[r]
-        for t in tl.static_range(1, SPAN):
-            best = tl.maximum(best, e[r + t])
+        best = within[r]
     else:
         best = suffix[PER - 1 - r]
         if rest == PER - 1:
@@ -182,6 +191,14 @@ def _best_near(s, e, lane, PER: tl.constexpr, SPAN: tl.constexpr):
     for r in tl.static_range(1, PER):
         prefix = prefix + (tl.maximum(prefix[r - 1], e[r]),)
     suffix = _suffix_max(e, PER)
+    # Windows that end in their lane: 1, 2, 4, ... tokens, then one more step to SPAN.
+    within = e
+    if SPAN <= PER:
+        for step in tl.static_range(5):
+            if (2 << step) <= SPAN:
+                within = _shifted_max(within, 1 << step, PER)
+            elif (1 << step) < SPAN:
+                within = _shifted_max(within, SPAN - (1 << step), PER)
     # whole[q]: maximum over the next q + 1 lanes.
     whole = ()
     reach: tl.constexpr = (PER + SPAN - 2) // PER
@@ -192,7 +209,7 @@ def _best_near(s, e, lane, PER: tl.constexpr, SPAN: tl.constexpr):
             whole = whole + (tl.maximum(whole[q - 2], further(prefix[PER - 1], lane, q)),)
     found = ()
     for r in tl.static_range(PER):
-        best = _window_max(e, suffix, prefix, whole, lane, r, PER, SPAN)
+        best = _window_max(within, suffix, prefix, whole, lane, r, PER, SPAN)
         found = found + (s[r] + best,)
     return found
 

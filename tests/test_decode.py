@@ -123,6 +123,8 @@ CASES = [
          options={"top_k": 20}),
     Case("two-scales", chunks=1, n=200, edit=lambda s, e: (s[0, ::3].mul_(1e-30), e.mul_(1e-30), s[0, 5].fill_(3e30)),
          options={"top_k": 20, "scoring": "logit"}),
+    *(Case(f"spans-of-{length}-in-{n}", chunks=1, n=n, options={"max_answer_len": length, "top_k": 4})
+      for length, n in ((2, 100), (4, 100), (15, 384), (16, 512), (12, 700), (15, 1000), (24, 760), (32, 1024))),
     *(Case(f"long-spans-{length}-in-{n}", chunks=1, n=n, options={"max_answer_len": length, "top_k": 5})
       for length, n in ((34, 128), (100, 384), (383, 384), (40, 700), (300, 700), (530, 1200), (None, 1200), (1100, 1700))),
     Case("long-spans-of-equals", chunks=1, n=400, edit=all_but(0.0, 3),
