@@ -166,7 +166,6 @@ ELSEWHERE = [
     Workload(20, 30, dtype=torch.bfloat16, ragged=True, chunks=2, distinct=True),
     Workload(20, 30, null_in_spans=True, mask=True),
     Workload(20, None),
-    Workload(12, None, n=1024),
     Workload(20, 1000, n=2048, chunks=2),
     Workload(128, 1000, n=32768, distinct=True, chunks=2),
 ]

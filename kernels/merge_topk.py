@@ -1,9 +1,8 @@
 """Merge the span lists of each question into its k best spans.
 
-A list holds the best spans of a chunk (or of a tile of a long one), best first. One program merges the
-lists of one group: it keeps the head of every list in a register and k times takes the best head and
-moves that list on by one. 32 lists are one for each lane of a warp. 512 take four warps: there are few
-such groups, so what counts is how long one of them takes.
+A list holds the best spans of a chunk (or of a tile of a long one), best first. One program, a warp,
+merges the lists of one group: it keeps the head of every list in a register (32 lists are one for each
+lane, 512 are 16) and k times takes the best head and moves that list on by one.
 
 The groups are found by the kernel itself. At the last level a group is all lists of a question. Before
 that the lists are cut into blocks of FAN_IN, and a group is what a block holds of a question:
@@ -36,6 +35,7 @@ from torch import Tensor
 from .lanes import LN_2, LOG2_E, LOWEST, MINUS_INF_KEY, NO_INDEX, ordered, unordered
 from .launch import launch
 
+OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
 FAN_INS = (32, 512)  # lists that one program merges
 
 
@@ -265,8 +265,7 @@ def chunk_norm(lists: Tensor, *, n_chunks: int, n_tiles: int, list_k: int) -> Te
     norm = torch.empty(n_chunks, dtype=torch.float32, device=lists.device)
     per_list = lists[4 * n_lists * list_k :]
     arguments = norm, per_list, n_lists, n_tiles, 32
-    options = {"num_warps": 1, "enable_fp_fusion": False}
-    launch(chunk_norm_kernel, n_chunks, (lists.device.index,), arguments, options)
+    launch(chunk_norm_kernel, n_chunks, (lists.device.index,), arguments, OPTIONS)
     return norm
 
 
@@ -351,8 +350,7 @@ def merge_topk(
                 block_k,
                 fan_in,
             )
-            options = {"num_warps": 1 if fan_in == 32 else 4, "enable_fp_fusion": False}
-            launch(merge_topk_kernel, n_groups, key, arguments, options)
+            launch(merge_topk_kernel, n_groups, key, arguments, OPTIONS)
         if final:
             return out
         # Groups of a block at most, one for what it begins in, and an empty one.

@@ -51,6 +51,9 @@ OFF_CPU_FACTOR = 16
 # Kernels for questions of up to so many chunks are compiled before they are needed. More are rare.
 USUAL_CHUNKS = 100
 
+# What the decoder takes for the most tokens of a chunk.
+MOST_TOKENS = 2**31 - 1
+
 _T = TypeVar("_T")
 
 
@@ -434,7 +437,7 @@ class Engine:
             top_k=wanted(options),
             max_answer_len=options.max_answer_len,
             scoring=options.scoring,
-            max_seq_len=self._max_seq_len(options),
+            max_seq_len=min(self._max_seq_len(options), MOST_TOKENS),
             flat=True,
             max_chunks=None if options.decodes_chunks else USUAL_CHUNKS,
         )
@@ -611,7 +614,7 @@ class Engine:
             null_position=host(chunks.null_position),
             row_offset=host(part.row_offset),
             num_questions=len(chunks) if per_chunk else len(chunks.encodings),
-            max_seq_len=self._max_seq_len(options),
+            max_seq_len=min(self._max_seq_len(options), MOST_TOKENS),
         )
         return device.fetch(spans)
 
