@@ -495,7 +495,9 @@ class Engine:
                 (part, self._decode(part, logits, options))
                 for part in parts(window.chunks, window.plan.row_offset, options)
             ]
-        return lambda: self._finish(window, logits, deque(found), options)
+        # An executor holds what it ran for some time after the result is there: not the window too.
+        work = [(window, logits, deque(found))]
+        return lambda: self._finish(*work.pop(), options)
 
     def _finish(
         self,
