@@ -21,7 +21,7 @@ from torch import Tensor
 from qa_fast.reference import ReferenceSpans, logsumexp
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from decoding import expected
+from decoding import expected, ragged
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -116,9 +116,8 @@ class Variant:
         if self.overlap:
             place = torch.arange(self.chunks) % max(1, self.per_question)
             options["context_offset"] = place * max(1, self.n // 3)
-        if self.ragged:
-            start, end = self._flattened(generator, start, end, options)
-        return (start, end, context, question), options
+        call: Call = (start, end, context, question), options
+        return ragged(*call, generator) if self.ragged else call
 
     def _logits(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         shape = self.chunks, self.n
@@ -153,26 +152,6 @@ class Variant:
             start, end = (torch.full(shape, float(noise()[0, 0])) for _ in range(2))
         dtype = getattr(torch, self.dtype)
         return start.to(dtype), end.to(dtype)
-
-    def _flattened(
-        self, generator: torch.Generator, start: Tensor, end: Tensor, options: dict[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """The rows in any order with gaps between them, where numbers lie that must not be read."""
-        gaps = torch.arange(self.chunks) % 4
-        order = torch.randperm(self.chunks, generator=generator)
-        begins = (gaps + self.n).cumsum(0) - self.n
-        options["row_offset"] = torch.empty(self.chunks, dtype=torch.int64)
-        options["row_offset"][order] = begins
-        options["max_seq_len"] = self.n
-        place = (options["row_offset"][:, None] + torch.arange(self.n)).view(-1)
-        length = int(begins[-1]) + self.n
-        if "context_mask" in options:
-            mask = torch.ones(length, dtype=torch.bool)
-            mask[place] = options["context_mask"].view(-1)
-            options["context_mask"] = mask
-        flat = torch.full((2, length), torch.nan, dtype=start.dtype)
-        flat[0, place], flat[1, place] = start.view(-1), end.view(-1)
-        return flat[0], flat[1]
 
 
 def _variants() -> list[Variant]:

@@ -17,28 +17,41 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOWEST = tl.constexpr(
-    -3.4028234663852886e38
-)  # for a peak of -inf, which nothing may be subtracted from
+# The lowest float32: in place of a peak of -inf, which nothing may be subtracted from.
+LOWEST = tl.constexpr(-3.4028234663852886e38)
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 MINUS_INF_KEY = tl.constexpr(-2139095041)  # ordered(-inf)
 NO_KEY = tl.constexpr(-2147483648)
 NO_INDEX = tl.constexpr(2147483647)
+INF_BITS = tl.constexpr(2139095040)  # as_bits(inf)
+MINUS_INF_BITS = tl.constexpr(-8388608)  # as_bits(-inf)
 VEC = tl.constexpr(4)  # tokens that a lane loads at a time
+
+
+@triton.jit
+def as_bits(x):
+    """The 32 bits of the float32 numbers ``x``."""
+    return x.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def as_float(bits):
+    """The float32 numbers that have these 32 ``bits``."""
+    return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def ordered(x):
     """Integers in the order of the float32 numbers ``x``; 0.0 and -0.0 are equal."""
-    bits = (x + 0.0).to(tl.int32, bitcast=True)
+    bits = as_bits(x + 0.0)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 @triton.jit
 def unordered(key):
     """The float32 numbers whose `ordered` integers are ``key``."""
-    return (key ^ ((key >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+    return as_float(key ^ ((key >> 31) & 0x7FFFFFFF))
 
 
 @triton.jit

@@ -17,9 +17,9 @@ found by a search over the lists, FAN_IN probes at a time, and the grid follows 
 nothing is read back, nothing is counted beforehand, the order of every operation is fixed. A number that
 no group has (after a question without lists) makes an empty group.
 
-Equal scores: the earlier list first, which is the order of (chunk, start, end). With ``DISTINCT`` a span
-that was emitted already, by its place in the whole context, is skipped. The k best distinct spans of a
-group are among the k best distinct spans of its lists, so this may be done at every level.
+Equal scores: the earlier list first, which is the order of (chunk, start, end). With context offsets a
+span that was emitted already, by its place in the whole context, is skipped. The k best distinct spans
+of a group are among the k best distinct spans of its lists, so this may be done at every level.
 
 Softmax normalizers are added up along the way: the log-sum-exp of a group is that of its lists'.
 A NaN in it (a NaN or +inf logit) marks the question at the last level.
@@ -32,7 +32,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .lanes import LN_2, LOG2_E, LOWEST, MINUS_INF_KEY, NO_INDEX, ordered, unordered
+from .lanes import (
+    INF_BITS,
+    LN_2,
+    LOG2_E,
+    LOWEST,
+    MINUS_INF_BITS,
+    MINUS_INF_KEY,
+    NO_INDEX,
+    as_bits,
+    as_float,
+    ordered,
+    unordered,
+)
 from .launch import launch
 
 OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
@@ -43,16 +55,6 @@ FAN_INS = (32, 512)  # lists that one program merges
 def _log_sum_exp(x):
     peak = tl.maximum(tl.max(x, axis=0), LOWEST)
     return peak + tl.log2(tl.sum(tl.exp2((x - peak) * LOG2_E), axis=0)) * LN_2
-
-
-@triton.jit
-def _float(x):
-    return x.to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _bits(x):
-    return x.to(tl.int32, bitcast=True)
 
 
 @triton.jit
@@ -148,13 +150,13 @@ def merge_topk_kernel(
     too_many = (after < n_lists) & (beyond == group)  # more chunks than the caller said
 
     norm_s = _log_sum_exp(
-        _float(tl.load(per_list_ptr + n_lists + which, mask=present, other=-8388608))
+        as_float(tl.load(per_list_ptr + n_lists + which, mask=present, other=MINUS_INF_BITS))
     )
     norm_e = _log_sum_exp(
-        _float(tl.load(per_list_ptr + 2 * n_lists + which, mask=present, other=-8388608))
+        as_float(tl.load(per_list_ptr + 2 * n_lists + which, mask=present, other=MINUS_INF_BITS))
     )
     norm = norm_s + norm_e
-    null_scores = _float(tl.load(per_list_ptr + which, mask=present, other=2139095040))
+    null_scores = as_float(tl.load(per_list_ptr + which, mask=present, other=INF_BITS))
 
     # What to subtract from the sums of logits: the normalizer of each list's chunk, or of all of them.
     list_norm = tl.zeros([FAN_IN], tl.float32)
@@ -166,8 +168,8 @@ def merge_topk_kernel(
 
     if second_round != 0:  # rare
         floor_at = floor_ptr + question.to(tl.int64) * top_k + (top_k - 1)
-        best = _float(tl.load(best_ptr + which, mask=present, other=0)) - list_norm
-        present = present & (best >= _float(tl.load(floor_at)))
+        best = as_float(tl.load(best_ptr + which, mask=present, other=0)) - list_norm
+        present = present & (best >= as_float(tl.load(floor_at)))
 
     nonfinite = ((norm < float("inf")) == 0) | too_many
     field = n_lists.to(tl.int64) * list_k
@@ -175,7 +177,7 @@ def merge_topk_kernel(
     row_ptr = lists_ptr + which.to(tl.int64) * list_k
     out_row_ptr = out_ptr + group.to(tl.int64) * top_k
     taken = tl.zeros([FAN_IN], tl.int32)
-    head = ordered(_float(tl.load(row_ptr, mask=present, other=-8388608)) - list_norm)
+    head = ordered(as_float(tl.load(row_ptr, mask=present, other=MINUS_INF_BITS)) - list_norm)
     slots = tl.arange(0, BLOCK_K)
     if context_offset_ptr is not None:
         seen_first = tl.full([BLOCK_K], -2, tl.int32)
@@ -190,7 +192,7 @@ def merge_topk_kernel(
         first = tl.load(at + field)
         last = tl.load(at + 2 * field)
         chunk = tl.load(at + 3 * field)
-        following = _float(tl.load(at + 1, mask=rank + 1 < list_k, other=-8388608))
+        following = as_float(tl.load(at + 1, mask=rank + 1 < list_k, other=MINUS_INF_BITS))
         if chunk_norm_ptr is not None:
             following -= tl.load(chunk_norm_ptr + winner // n_tiles)
         new = True
@@ -206,7 +208,7 @@ def merge_topk_kernel(
             seen_first = tl.where(is_slot, place_first, seen_first)
             seen_last = tl.where(is_slot, place_last, seen_last)
         if new:
-            tl.store(out_row_ptr + found, _bits(unordered(best) - shift))
+            tl.store(out_row_ptr + found, as_bits(unordered(best) - shift))
             tl.store(out_row_ptr + out_field + found, first)
             tl.store(out_row_ptr + 2 * out_field + found, last)
             tl.store(out_row_ptr + 3 * out_field + found, chunk)
@@ -220,7 +222,7 @@ def merge_topk_kernel(
     worst = tl.zeros([BLOCK_K], tl.float32) + tl.where(nonfinite, float("nan"), float("-inf"))
     if found < top_k:  # rare
         unfilled = (slots >= found) & (slots < top_k)
-        tl.store(out_row_ptr + slots, _bits(worst), mask=unfilled)
+        tl.store(out_row_ptr + slots, as_bits(worst), mask=unfilled)
         tl.store(out_row_ptr + out_field + slots, -1, mask=unfilled)
         tl.store(out_row_ptr + 2 * out_field + slots, -1, mask=unfilled)
         tl.store(out_row_ptr + 3 * out_field + slots, -1, mask=unfilled)
@@ -231,10 +233,10 @@ def merge_topk_kernel(
         flags_ptr = (out_ptr + 4 * out_field + n_groups).to(tl.pointer_type(tl.int8))
         tl.store(flags_ptr + group, nonfinite.to(tl.int8))
     else:
-        tl.store(out_per_list_ptr + n_groups, _bits(tl.where(too_many, float("nan"), norm_s)))
-        tl.store(out_per_list_ptr + 2 * n_groups, _bits(norm_e))
+        tl.store(out_per_list_ptr + n_groups, as_bits(tl.where(too_many, float("nan"), norm_s)))
+        tl.store(out_per_list_ptr + 2 * n_groups, as_bits(norm_e))
         tl.store(out_per_list_ptr + 3 * n_groups, question)
-    tl.store(out_per_list_ptr, _bits(null_score))
+    tl.store(out_per_list_ptr, as_bits(null_score))
 
 
 @triton.jit(
@@ -250,7 +252,7 @@ def chunk_norm_kernel(out_ptr, per_list_ptr, n_lists, n_tiles, BLOCK: tl.constex
         log_mass = tl.full([BLOCK], float("-inf"), tl.float32)
         at = 0
         while at < n_tiles:  # per block
-            x = _float(tl.load(begin + at + tile, mask=at + tile < n_tiles, other=-8388608))
+            x = as_float(tl.load(begin + at + tile, mask=at + tile < n_tiles, other=MINUS_INF_BITS))
             peak = tl.maximum(tl.maximum(log_mass, x), LOWEST)
             mass = tl.exp2((log_mass - peak) * LOG2_E) + tl.exp2((x - peak) * LOG2_E)
             log_mass = peak + tl.log2(mass) * LN_2
@@ -313,7 +315,9 @@ def merge_topk(
         best, floor = second_round
         per_list = best[4 * n_lists :]
     longest = max_chunks * n_tiles
-    fan_in = FAN_INS[0] if longest <= FAN_INS[0] else FAN_INS[1]
+    # By the most lists that a question can have, or has on average: of ids on a GPU the most is unknown.
+    few = longest <= FAN_INS[0] or n_lists <= FAN_INS[0] * n_questions
+    fan_in = FAN_INS[0] if few else FAN_INS[1]
     block_k = 32 if top_k <= 32 else 128
     while True:
         final = longest <= fan_in

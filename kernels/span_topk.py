@@ -22,10 +22,10 @@ Steps, in registers, with the tokens on the lanes of a warp as `lanes` draws the
 
    so the prefix and suffix maxima of the lanes, PER - 1 maxima each, serve all windows (the algorithm of
    van Herk and of Gil and Werman), and a whole lane is its last prefix.
-4. For k = 1 the largest of them. Else a list of the starts that can matter: those that reach a floor,
-   the k-th largest of the lanes' largest, below which none of the k best spans can lie. Where more do
-   than the list has room for (peaked logits, all in few lanes), bisection raises the floor, while k
-   starts or more reach it. Where too many are equal to it, the first of them are enough.
+4. For k = 1 the largest of them. Else a list of the starts that can matter: those that reach a floor
+   which k starts or more reach, but no more than the list has room for. Below it none of the k best
+   spans can lie. It is guessed between the largest and the least of the lanes' largest, and found by
+   halving where that was no good guess. Where too many starts are equal to it, the first are enough.
 5. Pop k times: the best start of the list, its at most max_answer_len ends (read again, from L1), the
    ends that give that best sum, and the start's next lower sum put back in its place. The k best spans
    come out in order, with no sort and no N x N matrix.
@@ -60,6 +60,8 @@ from .lanes import (
     NO_INDEX,
     NO_KEY,
     VEC,
+    as_bits,
+    as_float,
     earlier_max,
     further,
     lane_max,
@@ -70,6 +72,18 @@ from .lanes import (
     unordered,
 )
 from .launch import launch
+
+
+@triton.jit
+def _is_inside(position, unmasked, tile, null, NULL_IN_SPANS: tl.constexpr):
+    """Whether tokens may start or end a span; ``unmasked`` is what the mask has there, or None."""
+    _, _, _, _, _, first, last = tile
+    inside = (position >= first) & (position < last)
+    if unmasked is not None:
+        inside = inside & (unmasked != 0)
+    if NULL_IN_SPANS:
+        inside = inside | (position == null)
+    return inside
 
 
 @triton.jit
@@ -88,7 +102,7 @@ def _inside(
 
     The tokens are ``shift`` further on than the tile's own; OWN says that it is 0.
     """
-    lane, origin, delta, before, covered, first, last = tile
+    lane, origin, delta, before, covered, _, _ = tile
     at = lane * PER + shift
     found = ()
     if mask_ptr is None and not NULL_IN_SPANS:
@@ -104,12 +118,10 @@ def _inside(
             count = covered - shift
             allowed = load_lanes(mask_ptr, origin + shift, lane, count, n_logits, PER, ALIGNED)
         for r in tl.static_range(PER):
-            position = at + (delta + r)
-            inside = (position >= first) & (position < last)
+            unmasked = None
             if mask_ptr is not None:
-                inside = inside & (allowed[r] != 0)
-            if NULL_IN_SPANS:
-                inside = inside | (position == null)
+                unmasked = allowed[r]
+            inside = _is_inside(at + (delta + r), unmasked, tile, null, NULL_IN_SPANS)
             if OWN and r < VEC - 1:
                 inside = inside & (before - at <= r)
             found = found + (inside,)
@@ -338,20 +350,6 @@ def _best_far(
 
 
 @triton.jit
-def _is_inside(position, tile, null, row_mask_ptr, allowed, NULL_IN_SPANS: tl.constexpr):
-    """``allowed``, where the positions of the row can end a span."""
-    _, _, _, _, _, first, last = tile
-    if row_mask_ptr is not None or NULL_IN_SPANS:
-        inside = (position >= first) & (position < last)
-        if row_mask_ptr is not None:
-            inside = inside & (tl.load(row_mask_ptr + position, mask=allowed, other=0) != 0)
-        if NULL_IN_SPANS:
-            inside = inside | (position == null)
-        allowed = allowed & inside
-    return allowed
-
-
-@triton.jit
 def _sums_of(
     i,
     from_j,
@@ -371,7 +369,11 @@ def _sums_of(
     if SPAN is not None:
         if SPAN != BLOCK_LEN:
             allowed = allowed & (j < i + SPAN)
-    allowed = _is_inside(j, tile, null, row_mask_ptr, allowed, NULL_IN_SPANS)
+    if row_mask_ptr is not None or NULL_IN_SPANS:
+        unmasked = None
+        if row_mask_ptr is not None:
+            unmasked = tl.load(row_mask_ptr + j, mask=allowed, other=0)
+        allowed = allowed & _is_inside(j, unmasked, tile, null, NULL_IN_SPANS)
     s_i = tl.load(start_row_ptr + i).to(tl.float32)
     e_j = tl.load(end_row_ptr + j, mask=allowed, other=float("-inf")).to(tl.float32)
     return j, ordered(s_i + e_j)
@@ -385,7 +387,7 @@ def _store(slot, found, spans, out, top_k):
     asked = slot < top_k
     filled = slot < found
     score = tl.where(filled, unordered(key) - shift, empty)
-    tl.store(list_ptr + slot, score.to(tl.int32, bitcast=True), mask=asked)
+    tl.store(list_ptr + slot, as_bits(score), mask=asked)
     tl.store(list_ptr + field + slot, tl.where(filled, first, -1), mask=asked)
     tl.store(list_ptr + 2 * field + slot, tl.where(filled, last, -1), mask=asked)
     tl.store(list_ptr + 3 * field + slot, tl.where(filled, chunk, -1), mask=asked)
@@ -535,7 +537,7 @@ def _candidates(scratch_ptr, key, at, covered, top_k, PER: tl.constexpr, LIST: t
     tl.debug_barrier()
     slot = tl.arange(0, LIST)
     both = tl.load(scratch_ptr + slot, mask=slot < total, other=0)
-    list_key = ordered((both >> 32).to(tl.int32).to(tl.float32, bitcast=True))
+    list_key = ordered(as_float((both >> 32).to(tl.int32)))
     tl.debug_barrier()
     return (
         tl.where(slot < total, list_key, NO_KEY),
@@ -698,9 +700,9 @@ def _make_list(
         if TILED:
             no_null = no_null | (tile_id > 0)
         null_score = tl.where(no_null, float("inf"), null_s + null_e - shift)
-        tl.store(per_list_ptr + n_lists, norm_s.to(tl.int32, bitcast=True))
-        tl.store(per_list_ptr + 2 * n_lists, norm_e.to(tl.int32, bitcast=True))
-    tl.store(per_list_ptr, null_score.to(tl.int32, bitcast=True))
+        tl.store(per_list_ptr + n_lists, as_bits(norm_s))
+        tl.store(per_list_ptr + 2 * n_lists, as_bits(norm_e))
+    tl.store(per_list_ptr, as_bits(null_score))
 
     # 3. The best span of every start.
     if SPAN is None:
@@ -718,6 +720,7 @@ def _make_list(
     list_ptr = out_ptr + list_id.to(tl.int64) * top_k
     at = lane * PER
     found = 0
+    range_end = delta + covered  # of positions in the row
     if LIST == 1:
         best = tl.max(ordered(lane_max(key, PER)), axis=0)
         if (best > MINUS_INF_KEY) & (nonfinite == 0):
@@ -734,14 +737,17 @@ def _make_list(
                 end = tl.where(sums == best, j, NO_INDEX)
             else:
                 from_j = i
-                while from_j < delta + covered:  # per block
+                until = range_end
+                if SPAN is not None:
+                    until = tl.minimum(until, i + SPAN)
+                while from_j < until:  # per block
                     j, sums = _sums_of(
                         i, from_j, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
                         BLOCK_LEN, NULL_IN_SPANS,
                     )  # fmt: skip
                     end = tl.minimum(end, tl.where(sums == best, j, NO_INDEX))
                     from_j += BLOCK_LEN
-            tl.store(list_ptr, (unordered(best) - shift).to(tl.int32, bitcast=True))
+            tl.store(list_ptr, as_bits(unordered(best) - shift))
             tl.store(list_ptr + field, i)
             tl.store(list_ptr + 2 * field, tl.min(end, axis=0))
             tl.store(list_ptr + 3 * field, chunk)
@@ -749,7 +755,7 @@ def _make_list(
             score = unordered(tl.full([], MINUS_INF_KEY, tl.int32))
             if FINAL:
                 score = tl.where(nonfinite, float("nan"), score)
-            tl.store(list_ptr, score.to(tl.int32, bitcast=True))
+            tl.store(list_ptr, as_bits(score))
             tl.store(list_ptr + field, -1)
             tl.store(list_ptr + 2 * field, -1)
             tl.store(list_ptr + 3 * field, -1)
@@ -777,7 +783,7 @@ def _make_list(
                 else:
                     below = tl.full([BLOCK_LEN], NO_KEY, tl.int32)
                     from_j = i
-                    until = delta + covered
+                    until = range_end
                     if SPAN is not None:
                         until = tl.minimum(until, i + SPAN)
                     while from_j < until:  # per block
@@ -878,10 +884,10 @@ def span_topk_kernel(
             chunk = list_ids // n_tiles
             question = tl.load(question_id_ptr + chunk, mask=wanted, other=0).to(tl.int64)
             floor = tl.load(floor_ptr + question * top_k + (top_k - 1), mask=wanted, other=0)
-            best = tl.load(best_ptr + list_ids, mask=wanted, other=0).to(tl.float32, bitcast=True)
+            best = as_float(tl.load(best_ptr + list_ids, mask=wanted, other=0))
             if chunk_norm_ptr is not None:
                 best -= tl.load(chunk_norm_ptr + chunk, mask=wanted, other=0.0)
-            wanted = wanted & (best >= floor.to(tl.float32, bitcast=True))
+            wanted = wanted & (best >= as_float(floor))
     scratch_ptr += pid.to(tl.int64) * LIST
     turn = tl.min(tl.where(wanted, lane, 32), axis=0)
     while turn < 32:  # per list

@@ -51,9 +51,6 @@ OFF_CPU_FACTOR = 16
 # Kernels for questions of up to so many chunks are compiled before they are needed. More are rare.
 USUAL_CHUNKS = 100
 
-# What the decoder takes for the most tokens of a chunk.
-MOST_TOKENS = 2**31 - 1
-
 _T = TypeVar("_T")
 
 
@@ -437,10 +434,14 @@ class Engine:
             top_k=wanted(options),
             max_answer_len=options.max_answer_len,
             scoring=options.scoring,
-            max_seq_len=min(self._max_seq_len(options), MOST_TOKENS),
+            max_seq_len=self._longest_chunk(options),
             flat=True,
             max_chunks=None if options.decodes_chunks else USUAL_CHUNKS,
         )
+
+    def _longest_chunk(self, options: Options) -> int:
+        """`_max_seq_len` as the decoder takes it, in 32 bits: longer chunks there are none."""
+        return min(self._max_seq_len(options), 2**31 - 1)
 
     def _max_seq_len(self, options: Options) -> int:
         limit = self.position_limit
@@ -616,7 +617,7 @@ class Engine:
             null_position=host(chunks.null_position),
             row_offset=host(part.row_offset),
             num_questions=len(chunks) if per_chunk else len(chunks.encodings),
-            max_seq_len=min(self._max_seq_len(options), MOST_TOKENS),
+            max_seq_len=self._longest_chunk(options),
         )
         return device.fetch(spans)
 

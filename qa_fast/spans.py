@@ -187,10 +187,8 @@ def decode_spans(
         decode = _decode_on_cpu
     if not distinct:
         context_offset = None
-    if context is None and (decode is not _decode_on_gpu or context_offset is not None):
-        context = _whole_rows(start_logits)
-    if isinstance(null_position, int) and decode is not _decode_on_gpu:
-        null_position = torch.full((chunks,), null_position, dtype=torch.int32, device=device)
+    if decode is not _decode_on_gpu or (context is None and context_offset is not None):
+        context, null_position = _as_tensors(start_logits, context, null_position)
     if context is not None:
         context = _moved("context", context, device)
     if not isinstance(null_position, int):
@@ -268,9 +266,8 @@ def warmup(
     """
     _check_scalars(top_k, max_answer_len, scoring, None, max_seq_len, distinct, null_in_spans)
     _check_count("max_chunks", max_chunks, 1)
-    # How many chunks of a question are merged at once, and where two passes are less work.
-    many = triton_backend.MANY_CHUNKS
-    counts = [n for n in (2, many + 1, many * top_k + 1) if n <= max(max_chunks or 2, 2)]
+    on_gpu = torch.device(device).type == "cuda" and _has_triton()
+    counts = triton_backend.chunk_counts(top_k, max_chunks or 2) if on_gpu else [2]
     # Rows of flat logits are as long as they happen to be; see `_reach`.
     widths = {max_seq_len, min(max_seq_len, triton_backend.ONE_TILE)} if flat else {max_seq_len}
     for chunks, width in product(counts, widths):
@@ -368,47 +365,24 @@ def _decode_by_kernels(
     end_logits: Tensor,
     context: Tensor | None,
     context_mask: Tensor | None,
-    row_offset: Tensor | None,
-    question_id: Tensor | None,
-    context_offset: Tensor | None,
-    null_position: Tensor | int,
     *rest: Any,
 ) -> Any:
     if _has_triton():
-        found = triton_backend.decode(
-            start_logits.contiguous(),
-            end_logits.contiguous(),
-            context,
-            None if context_mask is None else context_mask.contiguous(),
-            row_offset,
-            question_id,
-            context_offset,
-            null_position,
-            *rest,
-        )
+        logits = start_logits.contiguous(), end_logits.contiguous()
+        mask = None if context_mask is None else context_mask.contiguous()
+        found = triton_backend.decode(*logits, context, mask, *rest)
         if found is not None:
             return found
+    row_offset, question_id, context_offset, null_position, num_questions, top_k, *others = rest
     if _is_capturing(start_logits.device):
         raise ValueError(
             "a CUDA graph can hold the Triton kernels only, which need a recent Triton and top_k of at "
-            f"most 128: else results are read back; got top_k={rest[1]}"
+            f"most 128: else results are read back; got top_k={top_k}"
         )
-    if context is None:
-        context = _whole_rows(start_logits)
-    if isinstance(null_position, int):
-        null_position = context.new_full((len(context),), null_position)
+    context, null_position = _as_tensors(start_logits, context, null_position)
+    chunks = context, context_mask, row_offset, question_id, context_offset, null_position
     generic: Any = _decode_spans._init_fn
-    return generic(
-        start_logits,
-        end_logits,
-        context,
-        context_mask,
-        row_offset,
-        question_id,
-        context_offset,
-        null_position,
-        *rest,
-    )
+    return generic(start_logits, end_logits, *chunks, num_questions, top_k, *others)
 
 
 @cache
@@ -416,10 +390,17 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-def _whole_rows(logits: Tensor) -> Tensor:
-    """[C, 2]: the context that every token of [C, N] logits is in; nothing is copied to a GPU."""
-    ends = torch.arange(2, dtype=torch.int32, device=logits.device) * logits.shape[1]
-    return ends.expand(logits.shape[0], 2)
+def _as_tensors(
+    logits: Tensor, context: Tensor | None, null_position: Tensor | int
+) -> tuple[Tensor, Tensor]:
+    """Contexts [C, 2], the whole rows for None, and null positions [C]; nothing is copied to a GPU."""
+    if context is None:
+        ends = torch.arange(2, dtype=torch.int32, device=logits.device) * logits.shape[1]
+        context = ends.expand(logits.shape[0], 2)
+    if isinstance(null_position, int):
+        size = (len(context),)
+        null_position = torch.full(size, null_position, dtype=torch.int32, device=logits.device)
+    return context, null_position
 
 
 def _flatten(

@@ -11,8 +11,8 @@ from torch import Tensor
 # Tokens of a row that the kernels take at once, and those that they do with short spans; longer rows are
 # cut into tiles.
 ONE_TILE, LARGEST_TILE = 512, 1024
-# Chunks for every span that is wanted, from which on two rounds are fewer instructions.
-MANY_CHUNKS = 32
+# Lists for every span that is wanted, from which on two rounds are fewer instructions.
+MANY_LISTS = 32
 
 
 def decode(
@@ -96,12 +96,12 @@ def decode(
         return merge_topk.chunk_norm(lists, n_chunks=n_chunks, n_tiles=shape.tiles, list_k=list_k)
 
     shared = scoring == "shared"
-    if top_k == 1 or max_chunks * shape.tiles < MANY_CHUNKS * top_k:
+    if top_k == 1 or n_lists < MANY_LISTS * top_k * max(num_questions, 1):
         lists = lists_of(top_k)
         chunk_norm = norm_of(lists, top_k)
         return _fields(merge(lists, top_k, shared=shared), num_questions, top_k)
-    # Many chunks for few spans: the best span of every chunk first. The k-th best of these is a floor
-    # under the k-th best span of the question, and rules out nearly all chunks for the second round.
+    # Many lists for few spans: the best span of every list first. The k-th best of these is a floor
+    # under the k-th best span of the question, and rules out nearly all lists for the second round.
     # (Under "shared" the chunks of a question have one normalizer, which changes no order.)
     best = lists_of(1)
     chunk_norm = norm_of(best, 1)
@@ -109,6 +109,15 @@ def decode(
     lists = lists_of(top_k, (best, floor, question_id, chunk_norm))
     found = merge(lists, top_k, shared=shared, second_round=(best, floor))
     return _fields(found, num_questions, top_k)
+
+
+def chunk_counts(top_k: int, most: int) -> list[int]:
+    """Numbers of chunks, up to ``most``, of questions that take all the kernels which such ones need."""
+    if not _is_new_enough():
+        return [2]
+    from .kernels.merge_topk import FAN_INS
+
+    return [n for n in (2, FAN_INS[0] + 1, MANY_LISTS * top_k) if n <= max(most, 2)]
 
 
 @cache

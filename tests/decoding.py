@@ -71,6 +71,30 @@ def _to_device(x: Any) -> Any:
     return x.to(DEVICE) if isinstance(x, torch.Tensor) else x
 
 
+def ragged(
+    arguments: tuple[Any, ...], options: dict[str, Any], generator: torch.Generator
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same call with flat logits: rows in any order, with gaps that must not be looked at."""
+    start, end, *rest = arguments
+    chunks, n = start.shape
+    gap = torch.randint(0, 6, (chunks,), generator=generator)
+    order = torch.randperm(chunks, generator=generator)
+    offset = torch.zeros(chunks, dtype=torch.int64)
+    offset[order] = (gap + n).cumsum(0) - n
+    place = offset[:, None] + torch.arange(n)
+    size = int((offset + n).max()) if chunks else 0
+
+    def flat(x: torch.Tensor, fill: Any) -> torch.Tensor:
+        found = torch.full((size,), fill, dtype=x.dtype)
+        found[place] = x
+        return found
+
+    options = {**options, "row_offset": offset, "max_seq_len": n}
+    if "context_mask" in options:
+        options["context_mask"] = flat(options["context_mask"], fill=True)
+    return (flat(start, torch.nan), flat(end, torch.nan), *rest), options
+
+
 def expected(start: Any, end: Any, context: Any, question_id: Any = None, **options: Any) -> Any:
     """The reference's answer to the same call, with room for spans beyond the last one asked for."""
     plain = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in options.items()}

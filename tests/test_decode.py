@@ -240,6 +240,46 @@ def test_before_triton_3_4_the_torch_backend_answers(monkeypatch: pytest.MonkeyP
         triton_backend._is_new_enough.cache_clear()
 
 
+@pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
+@pytest.mark.parametrize("fan_in", [4, 8])
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_lists_are_merged_in_levels(
+    monkeypatch: pytest.MonkeyPatch, scoring: str, fan_in: int, rounds: int
+):
+    """As those of a hundred thousand chunks are: blocks of lists, several questions in one, some in none."""
+    pytest.importorskip("triton", minversion="3.4")
+    from qa_fast.kernels import merge_topk
+
+    monkeypatch.setattr(merge_topk, "FAN_INS", (fan_in, fan_in))
+    monkeypatch.setattr(triton_backend, "MANY_LISTS", 0 if rounds == 2 else 1000)
+    question = [0] * 20 + [3] + [4] * 15 + [9] * 5
+    chunks = len(question)
+    case = Case(
+        f"levels-{scoring}",
+        chunks=chunks,
+        n=5,
+        question=question,
+        grid=2.0,
+        edit=put(float("nan"), (chunks - 1, 2)),
+        options={
+            "scoring": scoring,
+            "top_k": 3,
+            "num_questions": 11,
+            "max_answer_len": 2,
+            "context_offset": [c // 2 for c in range(chunks)],
+        },
+    )
+    arguments, options = case.arguments()
+    got = decode("triton", *arguments, **options)
+    more = {**options, "top_k": 300, "distinct": False}
+    assert_same(
+        got,
+        expected(*arguments, **options),
+        expected(*arguments, **more),
+        tolerance(arguments),
+    )
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("top_k", [1, 5, 40])
 @pytest.mark.parametrize("max_answer_len", [1, 3, None])
