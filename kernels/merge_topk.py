@@ -315,9 +315,11 @@ def merge_topk(
         best, floor = second_round
         per_list = best[4 * n_lists :]
     longest = max_chunks * n_tiles
-    # By the most lists that a question can have, or has on average: of ids on a GPU the most is unknown.
-    few = longest <= FAN_INS[0] or n_lists <= FAN_INS[0] * n_questions
-    fan_in = FAN_INS[0] if few else FAN_INS[1]
+    fan_in = FAN_INS[0] if longest <= FAN_INS[0] else FAN_INS[1]
+    # Of ids on a GPU only a bound of the most is known. If the average is small, so are most groups of
+    # every level; where there are several levels anyhow, small blocks are less work.
+    if longest > FAN_INS[1] and n_lists <= FAN_INS[0] * n_questions:
+        fan_in = FAN_INS[0]
     block_k = 32 if top_k <= 32 else 128
     while True:
         final = longest <= fan_in

@@ -239,6 +239,27 @@ def test_a_kernel_that_is_kept_is_the_one_that_triton_would_take(gpus: Any) -> N
     assert 10 < len(set(compiled_for)) < third
 
 
+@launched
+@pytest.mark.parametrize("distinct", [False, True])
+@pytest.mark.parametrize(
+    ("chunks", "questions", "launches"), [(64, 64, 2), (64, 16, 2), (1000, 300, 4), (10_000, 1, 6)]
+)
+def test_a_call_is_few_launches(
+    gpus: Any, chunks: int, questions: int, launches: int, distinct: bool
+) -> None:
+    """Also where ids on the GPU say how many chunks a question has, so that only a bound is known."""
+    places = {"context_offset": [0] * chunks} if distinct else {}
+    spans.decode_spans(
+        *logits(chunks, 40),
+        None,
+        ids(chunks, questions),
+        num_questions=questions,
+        top_k=20,
+        **places,
+    )
+    assert len(gpus.launches) == launches
+
+
 # ---- where --------------------------------------------------------------------------------------------
 
 
