@@ -465,7 +465,7 @@ def _random(job: tuple[int, str, str | None]) -> dict[str, Any]:
 def random_calls(run: Run) -> None:
     """Calls of any sizes and options against the reference, until the time is over."""
     kinds: Counter[str] = Counter()
-    until = run.until - 5 if run.gpu else time.monotonic() + 20
+    until = run.until - 5 if run.gpu else time.monotonic() + 8
     backend = None if run.gpu else "triton"
     jobs = iter(lambda: (secrets.randbelow(1 << 62), run.device, backend), None)
     for (seed, *_), found in in_processes(
