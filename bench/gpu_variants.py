@@ -8,7 +8,9 @@ The sizes are small, since the float64 reference is slow.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,6 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 # Longer rows have no matrix of all spans in memory: their reference is `long_reference`.
 LONGEST_MATRIX = 4096
-EXTRA = 500  # spans beyond the last one asked for, to tell which of equal ones a result may hold
 
 
 @dataclass(frozen=True)
@@ -279,25 +280,27 @@ VARIANTS = {
 }
 
 
-def reference(call: Call) -> tuple[ReferenceSpans, ReferenceSpans]:
-    """What the float64 reference gives for a call, and the same with more spans, none left out."""
+def reference(call: Call) -> tuple[ReferenceSpans, Callable[[int], ReferenceSpans]]:
+    """What the float64 reference gives for a call, and with so many more spans, none left out."""
     (start, end, context, question), options = call
     if context is None:
         context = torch.tensor([[0, start.shape[1]]] * len(start))
     plain = {name: x for name, x in options.items() if name != "max_seq_len"}
     top_k = options["top_k"]
     if start.ndim == 2 and start.shape[1] > LONGEST_MATRIX:
-        arguments = start, end, context, options
-        return long_reference(*arguments, top_k), long_reference(*arguments, top_k + EXTRA)
-    more = {**plain, "top_k": top_k + EXTRA, "distinct": False}
+        long = partial(long_reference, start, end, context, options)
+        return long(top_k), lambda beyond: long(top_k + beyond)
     if (offset := plain.pop("row_offset", None)) is not None:
-        more.pop("row_offset")
         rows = offset[:, None] + torch.arange(options["max_seq_len"])
         start, end = start[rows], end[rows]
         if "context_mask" in plain:
-            plain["context_mask"] = more["context_mask"] = plain["context_mask"][rows]
-    arguments = start, end, context, question
-    return expected(*arguments, **plain), expected(*arguments, **more)
+            plain["context_mask"] = plain["context_mask"][rows]
+    short = partial(expected, start, end, context, question)
+
+    def further(beyond: int) -> ReferenceSpans:
+        return short(**{**plain, "top_k": top_k + beyond, "distinct": False})
+
+    return short(**plain), further
 
 
 def long_reference(

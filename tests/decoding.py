@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -103,12 +104,27 @@ def expected(start: Any, end: Any, context: Any, question_id: Any = None, **opti
     return reference.decode_spans(start, end, context.tolist(), ids, **plain)
 
 
-def assert_same(got: spans.Spans, want: Any, more: Any, atol: float) -> None:
+def assert_right(got: spans.Spans, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """A call's answer is the reference's."""
+
+    def further(beyond: int) -> Any:
+        top_k = options.get("top_k", 20) + beyond
+        return expected(*arguments, **{**options, "top_k": top_k, "distinct": False})
+
+    assert_same(got, expected(*arguments, **options), further, tolerance(arguments))
+
+
+def assert_same(got: spans.Spans, want: Any, further: Callable[[int], Any], atol: float) -> None:
     """Scores as in the reference, and the same spans in the same order.
 
-    Spans of different chunks whose scores are as close as float32 rounding may change places: then
-    ``more``, the reference with a larger top_k and without ``distinct``, has to know them with those
-    scores, and those of one chunk have to keep their order.
+    Spans of different chunks whose scores are as close as float32 rounding may change places: then the
+    reference has to know them with those scores, and those of one chunk have to keep their order.
+
+    Args:
+        got: what is looked at.
+        want: the reference's answer.
+        further: gives the reference's answer with so many more spans, and without ``distinct``.
+        atol: how far scores may be away.
     """
     np.testing.assert_array_equal(got.nonfinite.numpy(), want.nonfinite)
     with np.errstate(over="ignore"):  # scores below the least of float32 are -inf
@@ -117,7 +133,10 @@ def assert_same(got: spans.Spans, want: Any, more: Any, atol: float) -> None:
     np.testing.assert_allclose(got.score.numpy(), score, rtol=1e-6, atol=atol)
     found = np.stack([x.numpy() for x in (got.chunk, got.start, got.end)], -1)
     wanted = np.stack([want.chunk, want.start, want.end], -1)
-    for q in np.unique(np.nonzero((found != wanted).any(-1))[0]):
+    differing = np.unique(np.nonzero((found != wanted).any(-1))[0])
+    if len(differing):
+        more = _as_deep(want, further, differing, atol)
+    for q in differing:
         known = {
             span: place
             for place, span in enumerate(
@@ -137,6 +156,17 @@ def assert_same(got: spans.Spans, want: Any, more: Any, atol: float) -> None:
             assert abs(more.score[q, place] - want.score[q, rank]) < atol, where
             assert place > last.get(span[0], -1), f"{where}: order within a chunk"
             last[span[0]] = place
+
+
+def _as_deep(want: Any, further: Callable[[int], Any], questions: Any, atol: float) -> Any:
+    """The reference with all spans whose scores ``want`` has, also where ``distinct`` left most out."""
+    lowest = np.where(np.isfinite(want.score), want.score, np.inf).min(1)[questions]
+    beyond = 100
+    while True:
+        more = further(beyond)
+        if not (more.score[questions, -1] >= lowest - atol).any():
+            return more
+        beyond *= 10
 
 
 def assert_identical(a: spans.Spans, b: spans.Spans) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from qa_fast import cpu_backend, spans, triton_backend
 
 from . import strategies
-from .decoding import assert_identical, assert_same, decode, expected, tolerance
+from .decoding import assert_identical, assert_right, decode, expected
 
 BACKENDS = ["cpu", "torch", "triton"]
 INF = float("inf")
@@ -217,13 +217,7 @@ def test_equals_the_reference(case: Case, backend: str):
         if arguments[3] is not None:
             arguments = (*arguments[:3], torch.zeros(0, dtype=torch.int32))
     got = decode(backend, *arguments, **options)
-    more = {**options, "top_k": options.get("top_k", 20) + 20, "distinct": False}
-    assert_same(
-        got,
-        expected(*arguments, **options),
-        expected(*arguments, **more),
-        tolerance(arguments),
-    )
+    assert_right(got, arguments, options)
 
 
 def test_before_triton_3_4_the_torch_backend_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,14 +264,22 @@ def test_lists_are_merged_in_levels(
         },
     )
     arguments, options = case.arguments()
-    got = decode("triton", *arguments, **options)
-    more = {**options, "top_k": 300, "distinct": False}
-    assert_same(
-        got,
-        expected(*arguments, **options),
-        expected(*arguments, **more),
-        tolerance(arguments),
+    assert_right(decode("triton", *arguments, **options), arguments, options)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_near_equals_of_many_chunks_that_overlap(backend: str):
+    """They may change places with any of the many that ``distinct`` leaves out."""
+    case = Case(
+        "near-equals",
+        chunks=40,
+        n=30,
+        question=[0] * 40,
+        edit=lambda s, e: (s.mul_(1e-6), e.mul_(1e-6)),
+        options={"context_offset": [0] * 40, "max_answer_len": 5, "top_k": 100},
     )
+    arguments, options = case.arguments()
+    assert_right(decode(backend, *arguments, **options), arguments, options)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -296,20 +298,14 @@ def test_ties_are_in_the_order_of_chunk_start_end(
         np.testing.assert_array_equal(getattr(got, name).numpy(), getattr(want, name), err_msg=name)
 
 
-@pytest.mark.parametrize(("backend", "share"), [("cpu", 150), ("torch", 100), ("triton", 25)])
+@pytest.mark.parametrize(("backend", "share"), [("cpu", 150), ("torch", 100), ("triton", 40)])
 def test_any_call_equals_the_reference(backend: str, share: int):
     @strategies.budget(share)
     @given(strategies.calls(most_spans=128 if backend == "triton" else 300))
     def check(call: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         arguments, options = call
-        more = {**options, "top_k": 5000, "distinct": False}
         got = decode(backend, *arguments, **options)
-        assert_same(
-            got,
-            expected(*arguments, **options),
-            expected(*arguments, **more),
-            tolerance(arguments),
-        )
+        assert_right(got, arguments, options)
         assert_identical(got, decode(backend, *arguments, **options))
 
     check()

@@ -517,6 +517,8 @@ def _size(modifiers: set[str]) -> int:
 
 def random_call(work: Any, *, peaked: bool, seed: int) -> dict[str, Any]:
     """Arguments of ``decode_spans`` for one of static_cost.py's workloads."""
+    from decoding import ragged
+
     generator = torch.Generator().manual_seed(seed)
     chunks, n = work.batch, work.n
     logits = torch.randn(2, chunks, n, generator=generator) * 3
@@ -531,8 +533,6 @@ def random_call(work: Any, *, peaked: bool, seed: int) -> dict[str, Any]:
     questions = chunks if work.chunks is None else max(1, chunks // work.chunks)
     mask = torch.rand(chunks, n, generator=generator) < 0.9
     call: dict[str, Any] = {
-        "start_logits": start,
-        "end_logits": end,
         "context": torch.stack([first, torch.maximum(last, first)], 1).int(),
         "top_k": work.top_k,
         "max_answer_len": work.max_answer_len,
@@ -548,14 +548,10 @@ def random_call(work: Any, *, peaked: bool, seed: int) -> dict[str, Any]:
         call |= {"question_id": ids * questions // chunks, "num_questions": questions}
     if work.distinct:
         call["context_offset"] = ids * 7
-    if work.ragged:  # rows begin anywhere
-        call["row_offset"] = torch.arange(chunks) * n + 3
-        for name in ("start_logits", "end_logits", "context_mask"):
-            if name in call:
-                flat = call[name].reshape(-1)
-                call[name] = torch.cat([flat[:3], flat])
-        call["max_seq_len"] = n
-    return call
+    if work.ragged:
+        logits, call = ragged((start, end), call, generator)
+        start, end = logits
+    return {"start_logits": start, "end_logits": end, **call}
 
 
 def run_on_warps(work: Any, *, peaked: bool = False, seed: int = 0) -> dict[str, Any]:
