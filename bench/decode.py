@@ -23,6 +23,7 @@ where the GPU waits for it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -195,13 +196,16 @@ def n_best_loop(work: Workload, logits: Logits) -> list[list[tuple[float, int, i
 
 
 class Clock:
-    """Measures calls on a device, at least ``least`` of them after ``warm_ups``."""
+    """Measures calls on a device: after ``warm_ups``, ``least`` or more for ``budget`` seconds."""
 
-    def __init__(self, device: str, *, warm_ups: int = 3, least: int = 5) -> None:
-        self.device, self.warm_ups, self.least = device, warm_ups, least
+    def __init__(
+        self, device: str, *, warm_ups: int = 3, least: int = 5, budget: float = 0.5
+    ) -> None:
+        self.device, self.warm_ups, self.least, self.budget = device, warm_ups, least, budget
 
-    def __call__(self, call: Callable[[], Any], budget: float = 0.5) -> Times:
+    def __call__(self, call: Callable[[], Any], budget: float | None = None) -> Times:
         """Seconds of repeated calls after a warm-up, for about ``budget`` seconds."""
+        budget = self.budget if budget is None else budget
         for _ in range(self.warm_ups):
             call()
         times: Times = []
@@ -269,8 +273,11 @@ def measure(
     def decode(x: Logits) -> spans.Spans:
         return qa_fast.decode_spans(*x, **options)
 
+    @functools.cache
+    def by_logit() -> spans.Spans:
+        return qa_fast.decode_spans(*logits, **options, scoring="logit")
+
     ours = decode(logits)
-    by_logit = qa_fast.decode_spans(*logits, **options, scoring="logit")
     providers["ours"] = 1.0, timed(decode)
     if clock.device == "cuda":
         providers["ours, CUDA graph"] = 1.0, clock(as_graph(lambda: decode(logits)))
@@ -280,7 +287,8 @@ def measure(
     if small and not work.per_question:
         probability = ours.score.exp()
         if "reader" in peers:
-            add("reader", lambda x: dense(work, x, softmax=False), by_logit, by_logit.score)
+            run = lambda x: dense(work, x, softmax=False)  # noqa: E731
+            add("reader", run, by_logit(), by_logit().score)
         if "textbook" in peers:
             add("textbook", lambda x: dense(work, x, softmax=True), ours, probability)
         if "textbook, compiled" in peers:
@@ -290,9 +298,8 @@ def measure(
     on_cpu = clock.device == "cpu" and work.dtype == "float32" and not work.per_question
     if "n-best loop" in peers and on_cpu and work.n <= 512:
         answers = n_best_loop(work, logits)
-        best = [
-            (int(i), int(j)) for i, j in zip(by_logit.start[:, 0], by_logit.end[:, 0], strict=True)
-        ]
+        first = by_logit().start[:, 0], by_logit().end[:, 0]
+        best = [(int(i), int(j)) for i, j in zip(*first, strict=True)]
         found = [
             row[0][1:] == span if row else False for row, span in zip(answers, best, strict=True)
         ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+FINE = ("right", "compiled")  # what comes of a variant
 MOST_FAILURES = 25  # in the table; all are in the summary
 
 
@@ -23,7 +24,7 @@ def is_bad(record: Record) -> bool:
     equal = record.get("equal", True)
     return (
         "error" in record
-        or record.get("result", "right") != "right"
+        or record.get("result", "right") not in FINE
         or record.get("right") is False
         or record.get("changed") is False
         or record.get("wrong", 0) > 0
@@ -56,18 +57,16 @@ def summary(records: list[Record]) -> dict[str, Any]:
 def _condensed(step: str, records: list[Record]) -> list[Record]:
     left_out = ("step", "device", "metrics")
     records = [{k: v for k, v in x.items() if k not in left_out} for x in records]
-    if step == "compile":
-        compiled = [x for x in records if "variant" in x and not is_bad(x)]
-        kernels = {kernel["hash"]: kernel for x in compiled for kernel in x["kernels"]}
+    if step == "values":
+        calls = [x for x in records if "seconds" in x]
+        kernels = {kernel["hash"]: kernel for x in calls for kernel in x.pop("kernels")}
+        first = {x["variant"]: x["seconds"][0] for x in reversed(calls)}
         return [
-            *(x for x in records if x not in compiled),
-            {"what": "first call", "seconds": {x["variant"]: x["seconds"] for x in compiled}},
+            {"what": "right", "calls": sum(x.get("result") == "right" for x in records)},
+            *(x for x in records if x.get("result") not in FINE),
+            {"what": "first call", "seconds": first},
             {"what": "kernels", "kernels": list(kernels.values())},
         ]
-    if step == "values":
-        right = [x for x in records if x.get("result") == "right"]
-        rest = [x for x in records if x.get("result") != "right"]
-        return [{"what": "right", "calls": len(right)}, *rest]
     return records
 
 
@@ -114,10 +113,12 @@ def _table(results: list[Record], *columns: str) -> Iterator[str]:
         yield "  ".join(x.ljust(width) for x, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _of_compile(results: list[Record]) -> Iterator[str]:
+def _of_values(results: list[Record]) -> Iterator[str]:
     for x in results:
+        if x["what"] == "right":
+            yield f"{x['calls']} calls right"
         if x["what"] == "all":
-            yield _shown(x)
+            yield f"of {x['calls']} with the seeds {x['seeds']}; {x['kernels']} kernels"
         if x["what"] == "first call" and x["seconds"]:
             slowest = max(x["seconds"], key=x["seconds"].__getitem__)
             yield f"slowest first call: {slowest}, {x['seconds'][slowest]:.1f} s"
@@ -125,14 +126,6 @@ def _of_compile(results: list[Record]) -> Iterator[str]:
             registers = sorted({kernel["registers"] for kernel in x["kernels"]})
             spilling = sum(kernel["spills"] > 0 for kernel in x["kernels"])
             yield f"registers {registers}, kernels that spill: {spilling}"
-
-
-def _of_values(results: list[Record]) -> Iterator[str]:
-    for x in results:
-        if x["what"] == "right":
-            yield f"{x['calls']} calls right"
-        if x["what"] == "all":
-            yield f"of {x['calls']} with the seeds {x['seeds']}"
 
 
 def _of_graphs(results: list[Record]) -> Iterator[str]:
@@ -185,7 +178,7 @@ def _of_pipeline(results: list[Record]) -> Iterator[str]:
     yield from _as_they_are([x for x in results if "model" not in x])
     yield from _table(
         results, "model", "provider", "questions_per_second", "chunks_per_second", "padding",
-        "utilization", "decoding_share",
+        "utilization", "decoding_share", "device_busy",
     )  # fmt: skip
     for x in results:
         if "stages" in x:
@@ -194,7 +187,6 @@ def _of_pipeline(results: list[Record]) -> Iterator[str]:
 
 
 _LINES = {
-    "compile": _of_compile,
     "values": _of_values,
     "graphs": _of_graphs,
     "sweep": _of_sweep,

@@ -49,7 +49,7 @@ import triton
 import triton.language as tl
 from decode import Workload
 from decoding import assert_identical, assert_same, tolerance
-from gpu_variants import VARIANTS, Call, Variant, reference, tunings
+from gpu_variants import VARIANTS, Call, Variant, growing_works, reference, timed_works, tunings
 from gpu_workers import described, in_processes
 from qa_fast.kernels import merge_topk, span_topk
 from torch import Tensor
@@ -132,10 +132,14 @@ class Run:
 
         The interpreter gets small ones, and where all are asked for, one in ``some``.
         """
-        wanted = [x for x in names if any(fnmatch(x, pattern) for pattern in self.variants)]
+        wanted = list(filter(self.wants, names))
         if not self.variants:
             wanted = list(names) if self.gpu else list(names)[::some]
         return {x: VARIANTS[x] if self.gpu else VARIANTS[x].smaller() for x in wanted}
+
+    def wants(self, name: str) -> bool:
+        """Whether ``name`` is asked for, as all are where none is named."""
+        return not self.variants or any(fnmatch(name, pattern) for pattern in self.variants)
 
     def sized(self, work: Workload) -> Workload:
         """The work, or a little of it for the interpreter."""
@@ -394,64 +398,57 @@ def both(variant: Variant, call: Call, device: str) -> list[Call]:
     return [on_device(call, device, shifted=variant.shifted and i == 1) for i in range(2)]
 
 
-def _compile(job: tuple[str, Variant, str]) -> dict[str, Any]:
-    """The first call of a variant in a process, and the second."""
-    _, variant, device = job
-    before, seconds = loaded_kernels(), []
-    with tuned(**variant.tuning):
-        for call in both(variant, variant.call(0), device):
-            begin = time.perf_counter()
-            on_host(decoded(call))
-            seconds.append(time.perf_counter() - begin)
-    new = [x for identity, x in loaded_kernels().items() if identity not in before]
-    return {"seconds": seconds[0], "again": seconds[1], "kernels": new}
-
-
-def compile_variants(run: Run) -> None:
-    """Compile the kernels of all variants, in many processes, into the cache that later steps use."""
-    variants = run.chosen(some=24)
-    jobs = [(name, variant, run.device) for name, variant in variants.items()]
-    begin, hashes = time.monotonic(), set()
-    for (name, *_), found in in_processes(
-        _compile, jobs, partial(prepare_worker, run.device), limit=60, until=run.until - 3
-    ):
-        run.emit(variant=name, **found)
-        hashes |= {kernel["hash"] for kernel in found.get("kernels", ())}
-    run.emit(what="all", variants=len(jobs), kernels=len(hashes), seconds=time.monotonic() - begin)
-
-
 def _check(job: tuple[str, Variant, int, str]) -> dict[str, Any]:
-    """Two runs of a variant on one input, compared with each other and with the reference."""
+    """Two runs of a variant on one input, compared with each other and with the reference.
+
+    The first may have to compile kernels, or to load them.
+    """
     _, variant, seed, device = job
     call = variant.call(seed)
-    runs = []
+    before, runs, seconds = loaded_kernels(), [], []
     with tuned(**variant.tuning):
         for there in both(variant, call, device):
             poison(device)
+            begin = time.perf_counter()
             runs.append(on_host(decoded(there)))
+            seconds.append(time.perf_counter() - begin)
+    new = [x for identity, x in loaded_kernels().items() if identity not in before]
+    found = {"seconds": seconds, "kernels": new}
+    if not variant.compared:
+        return {"result": "compiled", **found}
     try:
         assert_identical(*runs)
     except AssertionError as error:
-        return {"result": "not repeatable", "first": str(error)}
+        return {"result": "not repeatable", "first": str(error), **found}
     try:
         assert_same(runs[0], *reference(call), tolerance(call[0]))
     except AssertionError as error:
-        return {"result": "wrong", "first": " ".join(str(error).split())[:600]}
-    return {"result": "right"}
+        return {"result": "wrong", "first": " ".join(str(error).split())[:600], **found}
+    return {"result": "right", **found}
 
 
 def values(run: Run) -> None:
-    """Every variant on fresh inputs against the float64 reference; failures are gone past."""
+    """Every variant on fresh inputs against the float64 reference; failures are gone past.
+
+    Kernels are compiled on the way, in many processes, into the cache that later steps use.
+    """
     variants = run.chosen()
     seeds = [secrets.randbelow(1 << 62) for _ in range(run.seeds)]
     seeds = seeds if run.seed is None else [run.seed]
     # All variants with the first seed, then with the second: time runs out for the last seeds only.
-    jobs = [(name, x, seed, run.device) for seed in seeds for name, x in variants.items()]
+    jobs = [
+        (name, x, seed, run.device)
+        for seed in seeds
+        for name, x in variants.items()
+        if x.compared or seed == seeds[0]
+    ]
+    hashes = set()
     for (name, _, seed, _), found in in_processes(
         _check, jobs, partial(prepare_worker, run.device), limit=run.job_limit, until=run.until - 3
     ):
         run.emit(variant=name, seed=seed, **{"result": "failed", **found})
-    run.emit(what="all", variants=len(variants), seeds=seeds, calls=len(jobs))
+        hashes |= {kernel["hash"] for kernel in found.get("kernels", ())}
+    run.emit(what="all", variants=len(variants), kernels=len(hashes), seeds=seeds, calls=len(jobs))
 
 
 def _random(job: tuple[int, str, str | None]) -> dict[str, Any]:
@@ -764,38 +761,27 @@ def decode_table(run: Run) -> None:
     clock = run.clock()
     bandwidth = clock.bandwidth()
     run.emit(what="copy", bytes_per_second=bandwidth)
-    table = decode.Workload
-    ours = [
-        *(table(384, k, 30, 1_000_000, "float16") for k in (1, 12, 20)),
-        *(table(384, k, 30, 500_000, "float32") for k in (1, 12, 20)),
-        *(table(384, 20, 30, chunks, "float16") for chunks in (1, 10, 100, 1_000)),
-        *(table(384, 1, 30, chunks, "float16") for chunks in (1, 1_000)),
-        *(table(n, 12, 15, max(1, 2**22 // n)) for n in decode.GROWTH),
-        *(table(384, 20, 30, 100_000, "float16", per_question=q) for q in (2, 100_000)),
-        *(
-            table(384, k, limit, 500_000, "float16")
-            for k, limit in ((100, 30), (20, None), (12, 15))
-        ),
-        table(384, 20, 30, 500_000, "bfloat16"),
-    ]
-    others = [
-        *(table(384, k, 30, 4_096, "float16") for k in (1, 12, 20)),
-        *(table(384, k, 30, 4_096, "float32") for k in (1, 12, 20)),
-        table(384, 20, 30, 100_000, "float16"),
-        table(384, 20, 30, 100_000, "float16", per_question=100_000),
-    ]
+    (alone, next_to_others), growing = timed_works(), growing_works()
     if not run.gpu:
-        ours, others = [ours[0], ours[2], ours[10], ours[-5]], [others[1], others[-1]]
+        alone, next_to_others, growing = alone[:7:3], next_to_others[1::6], growing[1:2]
     eager = [x for x in decode.PEERS if "compiled" not in x]
-    for works, peers in ((ours, []), (others, eager)):
-        for work in works:
-            with run.noting(work=str(work)):
-                for row in decode.measure(run.sized(work), clock, bandwidth, peers=peers):
-                    run.emit(**row)
+    plan = [
+        *(("alone", work, ()) for work in alone),
+        *(("next to others", work, eager) for work in next_to_others),
+        *(
+            ("growth", work, ["textbook" if matrix else "torch backend"])
+            for work, matrix in growing
+        ),
+    ]
+    clock.budget = 0.25
+    for table, work, peers in plan:
+        with run.noting(work=str(work)):
+            for row in decode.measure(run.sized(work), clock, bandwidth, peers=peers):
+                run.emit(table=table, **row)
 
 
 PIPELINES = (
-    ("near-free", "float32"), ("bundled", "bfloat16"), ("base", "bfloat16"), ("large", "bfloat16"),
+    ("large", "bfloat16"), ("near-free", "float32"), ("base", "bfloat16"), ("bundled", "bfloat16"),
     ("bundled", "float32"), ("large", "bfloat16+compile"), ("base", "bfloat16+compile"),
     ("bundled", "bfloat16+compile"),
 )  # fmt: skip
@@ -803,67 +789,80 @@ PIPELINES = (
 
 def pipelines(run: Run) -> None:
     """From texts to answers, in BERT's shapes, with the share of each stage."""
-    limit = 10_000
+    questions, rounds = 12_000, 3
     if not run.gpu:
-        limit = 4
+        questions, rounds = 4, 1
         pipeline.SHAPES |= {"base": (2, 32, 2), "large": (3, 48, 3)}
         run.emit(
             what="note", text="small stand-ins for BERT's shapes; torch.compile is switched off"
         )
-    pairs = pipeline.texts(run.data, "shared", limit)
+    pairs = pipeline.texts(run.data, "shared", questions)
+    pairs = (pairs * -(-questions // len(pairs)))[:questions]  # as many as an engine is made for
     rate = pipeline.matmul_rate(run.device, torch.bfloat16)
     run.emit(what="matrix product", dtype="bfloat16", flops_per_second=rate)
-    with tempfile.TemporaryDirectory() as folder:
-        for model, variant in PIPELINES:
-            where = f"{folder}/{model}"
-            if run.gpu:
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-            with run.noting(model=model, variant=variant):
-                if not Path(where).exists():
-                    pipeline.save_model(model, where)
-                engine = pipeline.load(where, run.device, variant)
-                found = {
-                    f"ours {variant}": pipeline.ours(
-                        engine, pairs, 3 if run.gpu else 1, streams=False
-                    )
-                }
-                (row,) = pipeline.rows_of(model, "shared", pairs, found, run.device)
-                run.emit(**row, **decoding_share(engine, pairs[:1000], run.device))
-                del engine, found
+    run.emit(what="MLPerf, BERT-Large, H200", samples_per_second=pipeline.MLPERF_SAMPLES_PER_SECOND)
+    for model, variant in PIPELINES:
+        if not run.wants(f"{model} {variant}"):
+            continue
+        if run.gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        with run.noting(model=model, variant=variant):
+            engine = pipeline.make_engine(
+                pipeline.make_model(model, run.device), run.device, variant
+            )
+            begin = time.perf_counter()
+            list(engine.read(pairs, Options()))
+            first = time.perf_counter() - begin
+            found = {f"ours {variant}": pipeline.ours(engine, pairs, rounds, streams=False)}
+            (row,) = pipeline.rows_of(model, "shared", pairs, found, run.device)
+            run.emit(**row, first_seconds=first, **shares(engine, pairs[:4096], run.device))
+            del engine, found
 
 
-def decoding_share(engine: Engine, pairs: list[Pair], device: str) -> dict[str, float]:
-    """What share of the device's working time goes into decoding."""
-    times = kernel_times(lambda: list(engine.read(pairs, Options())), device)
+def shares(engine: Engine, pairs: list[Pair], device: str) -> dict[str, Any]:
+    """What share of the device's working time goes into decoding, and of all time into work."""
+
+    def call() -> None:
+        list(engine.read(pairs, Options()))
+
+    begin = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - begin
+    times = kernel_times(call, device)
     ours = ("span_topk", "merge_topk", "chunk_norm")
     decoding = sum(x["microseconds"] for x in times if any(name in x["name"] for name in ours))
-    return {"decoding_share": decoding / max(1e-9, sum(x["microseconds"] for x in times))}
+    busy = sum(x["microseconds"] for x in times)
+    return {
+        "decoding_share": decoding / max(1e-9, busy),
+        "device_busy": busy / 1e6 / seconds,
+        "device_kernels": times[:12],
+    }
 
 
 def suite(run: Run) -> None:
-    """The engine on the card next to the CPU's, a batch that does not fit, and the tests for CUDA."""
-    pairs = pipeline.texts(run.data, "shared", 100 if run.gpu else 8)
-    with tempfile.TemporaryDirectory() as folder:
-        pipeline.save_model("bundled", folder)
+    """`pipeline` on the card next to the CPU's, a batch that does not fit, and the tests for CUDA."""
+    pairs = pipeline.texts(run.data, "shared", 200 if run.gpu else 8)
+    questions, contexts = map(list, zip(*pairs, strict=True))
 
-        def answers(device: str, dtype: str) -> list[dict[str, Any]]:
-            engine = pipeline.load(folder, device, dtype)
-            return [reading.answers[0] for reading in engine.read(pairs, Options())]
+    def answers(device: str, **how: Any) -> Any:
+        return qa_fast.pipeline(device=device, **how)(question=questions, context=contexts)
 
-        exact = answers("cpu", "float32")
-        with run.noting(what="float32"):
-            agree = pipeline.agreement(answers(run.device, "float32"), exact)
-            run.emit(what="float32", agree=agree, right=agree >= 0.995)
-        with run.noting(what="bfloat16"):
-            # What bfloat16 explains is what it does to the same answers on a CPU.
-            there, here = (_away(answers(x, "bfloat16"), exact) for x in (run.device, "cpu"))
-            right = (
-                there["agree"] >= here["agree"] - 0.05 and there["off"] <= 2 * here["off"] + 0.01
-            )
-            run.emit(what="bfloat16", on_device=there, cpu=here, right=right)
-        with run.noting(what="out of memory"):
-            _with_too_little_memory(run, folder, pairs, exact)
+    exact = answers("cpu")
+    for compiled in (False, True):
+        what = "float32, compiled" if compiled else "float32"
+        with run.noting(what=what):
+            agree = pipeline.agreement(answers(run.device, compile=compiled), exact)
+            run.emit(what=what, agree=agree, right=agree >= 0.995)
+    with run.noting(what="bfloat16"):
+        # What bfloat16 explains is what it does to the same answers on a CPU.
+        there, here = (_away(answers(x, dtype="bfloat16"), exact) for x in (run.device, "cpu"))
+        right = there["agree"] >= here["agree"] - 0.05 and there["off"] <= 2 * here["off"] + 0.01
+        run.emit(what="bfloat16", on_device=there, cpu=here, right=right)
+    with run.noting(what="out of memory"):
+        _with_too_little_memory(run, pairs, exact)
     with run.noting(what="tests"):
         _tests(run)
 
@@ -877,12 +876,10 @@ def _away(found: list[dict[str, Any]], exact: list[dict[str, Any]]) -> dict[str,
     return {"agree": sum(same) / len(same), "off": statistics.median(off)}
 
 
-def _with_too_little_memory(
-    run: Run, folder: str, pairs: list[Pair], exact: list[dict[str, Any]]
-) -> None:
+def _with_too_little_memory(run: Run, pairs: list[Pair], exact: list[dict[str, Any]]) -> None:
     """A batch larger than what is left of the card's memory is split, and no answer changes."""
-    model = AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = pipeline.make_model("bundled")
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_MODEL)
     read, most = model.forward, 400
 
     def small(input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Any:
@@ -924,7 +921,8 @@ def _tests(run: Run) -> None:
         run.emit(what="note", text="pytest or hypothesis is not installed: the tests were not run")
         return
     tests = ["test_operator.py"] + (["test_decode.py"] if run.gpu else [])
-    parallel = ["-n", "8"] if run.gpu and find_spec("xdist") else ["-p", "no:xdist"]
+    # `random_calls` has done what hypothesis would: each of its many kernels in turn, in one process.
+    parallel = ["-n", str(os.cpu_count())] if run.gpu and find_spec("xdist") else ["-p", "no:xdist"]
     with (
         tempfile.TemporaryDirectory() as folder
     ):  # not the root, where kernels/ would shadow a package
@@ -933,7 +931,8 @@ def _tests(run: Run) -> None:
             sys.executable, "-c", "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))",
             "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-o", "addopts=",
             "--import-mode=importlib", "-p", "no:cacheprovider", "-q", f"--junitxml={report}", *parallel,
-            "-k", "not cpu and not torch-", *(str(ROOT / "tests" / name) for name in tests),
+            "-k", "not cpu and not torch- and not any_call",
+            *(str(ROOT / "tests" / name) for name in tests),
         ]  # fmt: skip
         seconds = max(5, min(run.left - 5, 600))
         environment = {k: v for k, v in os.environ.items() if k != "TORCH_COMPILE_DISABLE"}
@@ -957,7 +956,6 @@ def _tests(run: Run) -> None:
 
 STEPS: dict[str, Callable[[Run], None]] = {
     "machine": machine,
-    "compile": compile_variants,
     "values": values,
     "graphs": graphs,
     "sweep": sweep,

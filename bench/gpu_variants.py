@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from decode import GROWTH, Workload
 from qa_fast.kernels import span_topk
 from torch import Tensor
 
@@ -58,6 +59,8 @@ class Variant:
             tensor of positions inside and outside the context, and -1.
         shifted: the second run gets tensors that begin a number past what vector loads are aligned to.
         tuning: fields of `span_topk.TUNING` that differ from the default.
+        compared: with the reference. Else it is one of those whose kernels are only to be compiled, for
+            what is timed later.
     """
 
     id: str
@@ -77,6 +80,7 @@ class Variant:
     null: str = "first"
     shifted: bool = False
     tuning: dict[str, Any] = field(default_factory=dict)
+    compared: bool = True
 
     def smaller(self) -> Variant:
         """The same for Triton's interpreter, which takes a tenth of a second for a program."""
@@ -265,6 +269,59 @@ def _variants_of_tunings() -> list[Variant]:
     ]
 
 
+def timed_works() -> tuple[list[Workload], list[Workload]]:
+    """What decoding is timed at: by itself, and next to what others do."""
+    alone = [
+        *(Workload(384, k, 30, 1_000_000, x) for x in ("float16", "float32") for k in (1, 12, 20)),
+        *(Workload(384, k, 30, n, "float16") for k in (1, 20) for n in (1, 10, 100, 1_000, 10_000)),
+        *(Workload(384, 20, 30, 100_000, "float16", per_question=q) for q in (2, 100_000)),
+        *(
+            Workload(384, k, limit, 500_000, "float16")
+            for k, limit in ((100, 30), (20, None), (12, 15), (20, 100))
+        ),
+        Workload(384, 20, 30, 1_000_000, "bfloat16"),
+    ]  # fmt: skip
+    next_to_others = [
+        *(Workload(384, k, 30, 4_096, x) for x in ("float16", "float32") for k in (1, 12, 20)),
+        Workload(384, 20, 30, 100_000, "float16"),
+        Workload(384, 20, 30, 100_000, "float16", per_question=100_000),
+    ]  # fmt: skip
+    return alone, next_to_others
+
+
+def growing_works() -> list[tuple[Workload, bool]]:
+    """The same over the length of a row, and whether the matrix of all spans has room."""
+    return [
+        (Workload(n, 12, 15, most // n, "float16"), matrix)
+        for n in GROWTH
+        for most, matrix in ((2**22, False), (2**29 // n, True))
+        if not matrix or n <= 4096
+    ]
+
+
+def _variants_of_works() -> list[Variant]:
+    alone, next_to_others = timed_works()
+    works = [*alone, *next_to_others, *(work for work, _ in growing_works())]
+    found = {}
+    for work in works:
+        scorings = ("probability", "logit") if work in next_to_others else ("probability",)
+        for scoring in scorings:
+            variant = Variant(
+                f"timed-n{work.n}-k{work.top_k}-L{work.max_answer_len}-{work.dtype}-{scoring}"
+                + f"-q{work.per_question}" * bool(work.per_question),
+                n=work.n,
+                chunks=2 if work.per_question < 3 else 700,  # these take two rounds
+                top_k=work.top_k,
+                max_answer_len=work.max_answer_len,
+                scoring=scoring,
+                dtype=work.dtype,
+                per_question=min(work.per_question, 700),
+                compared=False,
+            )
+            found[variant.id] = variant
+    return list(found.values())
+
+
 SHIFTED = (
     "k1",
     "k20",
@@ -276,7 +333,7 @@ SHIFTED = (
 )
 VARIANTS = {
     variant.id: replace(variant, shifted=variant.id in SHIFTED)
-    for variant in _variants() + _variants_of_tunings()
+    for variant in _variants() + _variants_of_tunings() + _variants_of_works()
 }
 
 

@@ -62,9 +62,9 @@ SHAPES = {  # layers, width, heads
     "base": (12, 768, 12),
     "large": (24, 1024, 16),
 }
-# MLPerf Inference v4.1, BERT-Large (bert-99), offline, per H200: 8-bit, tokenization excluded. A sample
-# is one chunk.
-MLPERF_SAMPLES_PER_SECOND = 9164
+# MLPerf Inference v4.1, BERT-Large, offline, per H200, with 99% (in 8 bits) and 99.9% of its accuracy;
+# tokenization excluded. A sample is one chunk.
+MLPERF_SAMPLES_PER_SECOND = 9164, 7994
 
 PEER = """
 import json, logging, resource, sys, time, warnings
@@ -116,34 +116,43 @@ def texts(path: Path, kind: str, limit: int) -> list[Pair]:
     return pairs
 
 
+def make_model(name: str, device: str = "cpu") -> Any:
+    """A model in float32."""
+    if name == "bundled":
+        return AutoModelForQuestionAnswering.from_pretrained(BUNDLED_MODEL, dtype=torch.float32)
+    torch.manual_seed(0)
+    layers, width, heads = SHAPES[name]
+    config = BertConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(BUNDLED_MODEL)),
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        intermediate_size=(2 if width < 64 else 4) * width,
+        # Wide enough apart that noise of 1e-6 does not change which answer is best.
+        initializer_range=0.5 if width < 64 else 0.02,
+    )
+    with torch.device(device):
+        return BertForQuestionAnswering(config)
+
+
 def save_model(name: str, folder: str) -> None:
     """A model and its tokenizer in ``folder``."""
-    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_MODEL)
-    if name == "bundled":
-        model = AutoModelForQuestionAnswering.from_pretrained(BUNDLED_MODEL, dtype=torch.float32)
-    else:
-        torch.manual_seed(0)
-        layers, width, heads = SHAPES[name]
-        model = BertForQuestionAnswering(
-            BertConfig(
-                vocab_size=len(tokenizer),
-                num_hidden_layers=layers,
-                hidden_size=width,
-                num_attention_heads=heads,
-                intermediate_size=(2 if width < 64 else 4) * width,
-                # Wide enough apart that noise of 1e-6 does not change which answer is best.
-                initializer_range=0.5 if width < 64 else 0.02,
-            )
-        )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    make_model(name).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(BUNDLED_MODEL).save_pretrained(folder)
 
 
 def load(folder: str, device: str, variant: str) -> Engine:
+    """`make_engine` of a model in ``folder``."""
+    return make_engine(
+        AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32), device, variant
+    )
+
+
+def make_engine(model: Any, device: str, variant: str) -> Engine:
     """Our engine: float32, bfloat16, float16, int8 (Linear layers), or one of these with +compile."""
     dtype, _, compiled = variant.partition("+")
-    model = AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = model.eval()
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_MODEL)
     if dtype == "int8":
         model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
         dtype = "auto"
@@ -172,7 +181,8 @@ def median(times: Times) -> tuple[float, float]:
 
 def ours(engine: Engine, pairs: list[Pair], rounds: int, *, streams: bool = True) -> dict[str, Any]:
     """Our answers and times, with the share of every stage; with ``streams`` a generator's times too."""
-    list(engine.read(pairs[:512] if engine._forward.compiled else pairs[:32], Options()))
+    # Compiled for all shapes that there are.
+    list(engine.read(pairs if engine._forward.compiled else pairs[:32], Options()))
     engine.stats = Stats()
 
     def run(data: Iterable[Pair] = pairs) -> list[Any]:
@@ -474,7 +484,7 @@ def report(rows: list[dict[str, Any]], device: str) -> None:
             if model == "large" and device.startswith("cuda"):
                 console.print(
                     f"  {row['chunks_per_second']:.0f} chunks/s; MLPerf's BERT-Large on an H200: "
-                    f"{MLPERF_SAMPLES_PER_SECOND}"
+                    f"{' and '.join(map(str, MLPERF_SAMPLES_PER_SECOND))}"
                 )
 
 

@@ -196,6 +196,21 @@ def _run(call: _Call, threads: int) -> int:
             compiled.qa_fast_end(call)
 
 
+def check_ranges(logits: Tensor, context: Tensor, row_offset: Tensor | None, null: Tensor) -> None:
+    """What the compiled decoder checks for itself: all ranges and null positions lie in their rows.
+
+    Raises:
+        ValueError: the first chunk for which that is not so.
+    """
+    row = torch.zeros(len(context), dtype=torch.int64, device=_CPU)
+    row = row if row_offset is None else row_offset
+    room = logits.shape[-1] - row
+    low, high = context.unbind(1)
+    wrong = (row < 0) | (low < 0) | (low > high) | (high > room) | (null < -1) | (null >= room)
+    if wrong.any():
+        _raise_range_error(int(wrong.nonzero()[0]), logits, context, row_offset, null)
+
+
 def _raise_range_error(
     chunk: int, logits: Tensor, context: Tensor, row_offset: Tensor | None, null: Tensor
 ) -> None:

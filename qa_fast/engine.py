@@ -282,9 +282,10 @@ class Engine:
         elsewhere, and at most four times as many are on their way. When the readings are closed or
         dropped, the thread ends with the pair that it waits for.
 
-        Any other iterable, such as a list, is gone through in the caller's thread, 256 (4,096) pairs
-        at a time. So is an object that has ``__iter__`` and is no iterator itself: for sources that
-        work in one thread only, such as a cursor of sqlite3.
+        Any other iterable, such as a list, is gone through in the caller's thread, 256 pairs at a time
+        (elsewhere than on a CPU 256, 1,024, and then 4,096 each time). So is an object that has
+        ``__iter__`` and is no iterator itself: for sources that work in one thread only, such as a
+        cursor of sqlite3.
 
         What was read before an error, of an example, of ``pairs`` itself or of the model, is yielded
         before it is raised.
@@ -396,13 +397,14 @@ class Engine:
         share: bool,
     ) -> Iterator[Reading | ExampleError]:
         process = os.getpid()
-        size = WINDOW_QUESTIONS * (1 if self.device.type == "cpu" else OFF_CPU_FACTOR)
+        first = WINDOW_QUESTIONS
+        most = first * (1 if self.device.type == "cpu" else OFF_CPU_FACTOR)
         # One thread for the texts of the next window, one for the answers of the last.
         with (
             ThreadPoolExecutor(2, "qa-fast") as executor,
             self._forward.device.workers() as workers,
             closing(
-                submit_windows(pairs, size, lambda window: executor.submit(prepare, window))
+                submit_windows(pairs, first, most, lambda window: executor.submit(prepare, window))
             ) as prepared,
         ):
             if self.device.type == "cuda" and options not in self._kernels:

@@ -334,6 +334,7 @@ def _decode_on_cpu(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     arguments = start_logits, end_logits, context, context_mask, row_offset, *rest
     if cpu_backend.library() is None:
+        cpu_backend.check_ranges(start_logits, context, row_offset, rest[2])
         generic: Any = _decode_spans._init_fn
         return generic(*arguments)
     return cpu_backend.decode(*arguments[:-2])

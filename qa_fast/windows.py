@@ -1,9 +1,11 @@
 """Which pairs are read together, and how far they are taken ahead of their results.
 
-Pairs are read in windows. Data at rest, such as a list, are cut into windows of one size: what is read
-together depends on the data alone. An iterator may have to wait for its pairs, perhaps for somebody who
-first wants the answer to the last one. So a thread of its own takes them, a window is what has come by
-the time that the engine can use it, and nothing that was taken waits for more to come.
+Pairs are read in windows. Data at rest, such as a list, are cut into windows of fixed sizes: what is
+read together depends on the data alone. An iterator may have to wait for its pairs, perhaps for
+somebody who first wants the answer to the last one. So a thread of its own takes them, a window is what
+has come by the time that the engine can use it, and nothing that was taken waits for more to come.
+
+Where windows are large, for a GPU, the first ones are smaller: it waits for the texts of the first.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ Pair = tuple[str, str]
 """A question and its context."""
 
 WINDOW_CHARACTERS = 1 << 22  # a window of long texts ends here
-_GROWTH = 4  # of a stream's windows, while its source is fast
+_GROWTH = 4  # of the first windows; in a stream, while its source is fast
 
 _T = TypeVar("_T")
 
@@ -41,13 +43,14 @@ class Window(NamedTuple):
 
 
 def submit_windows(
-    pairs: Iterable[Pair], size: int, submit: Callable[[Window], Future[_T]]
+    pairs: Iterable[Pair], first: int, most: int, submit: Callable[[Window], Future[_T]]
 ) -> Generator[Future[_T] | None]:
     """Give windows of ``pairs`` to ``submit`` as they are needed.
 
     Args:
         pairs: an iterator, which is a stream; or another iterable, which is data at rest.
-        size: most pairs in a window.
+        first: pairs in the first window of data at rest; in the next four times as many, and so on.
+        most: most pairs in a window.
         submit: begins the work on a window.
 
     Yields:
@@ -58,9 +61,9 @@ def submit_windows(
         BaseException: as ``pairs`` does, after the windows before it.
     """
     if not isinstance(pairs, Iterator):
-        yield from map(submit, _fixed_windows(pairs, size))
+        yield from map(submit, _fixed_windows(pairs, first, most))
         return
-    stream = _Stream(pairs, size)
+    stream = _Stream(pairs, most)
     try:
         while window := stream.take():
             while window:
@@ -89,10 +92,10 @@ def length_of(data: Any) -> int | None:
         return None
 
 
-def _fixed_windows(pairs: Iterable[Pair], size: int) -> Iterator[Window]:
-    """At most ``size`` consecutive pairs, fewer of long texts."""
+def _fixed_windows(pairs: Iterable[Pair], first: int, most: int) -> Iterator[Window]:
+    """``first`` to ``most`` consecutive pairs, fewer of long texts."""
     window: list[Pair] = []
-    characters = first_item = 0
+    size, characters, first_item = first, 0, 0
     error: Exception | None = None
     try:
         for pair in pairs:
@@ -103,6 +106,7 @@ def _fixed_windows(pairs: Iterable[Pair], size: int) -> Iterator[Window]:
                 yield Window(first_item, window)
                 first_item += len(window)
                 window, characters = [], 0
+                size = min(_GROWTH * size, most)
     except Exception as caught:
         error = caught
     if window:

@@ -308,8 +308,15 @@ def test_memory_does_not_grow_with_the_number_of_questions() -> None:
 
 def test_long_contexts_make_short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "WINDOW_CHARACTERS", 100)
-    found = windows._fixed_windows([("Who?", "Ada. " * 10)] * 5, 4)
+    found = windows._fixed_windows([("Who?", "Ada. " * 10)] * 5, 4, 4)
     assert [(window.first_item, len(window.pairs)) for window in found] == [(0, 2), (2, 2), (4, 1)]
+
+
+def test_windows_of_data_at_rest_grow() -> None:
+    found = windows._fixed_windows([("Who?", "Ada.")] * 50, 2, 20)
+    assert [(window.first_item, len(window.pairs)) for window in found] == [
+        (0, 2), (2, 8), (10, 20), (30, 20),
+    ]  # fmt: skip
 
 
 def test_nothing_in_nothing_out() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import qa_fast
-from qa_fast import spans
+from qa_fast import cpu_backend, spans
 
 from .decoding import DEVICE, assert_identical
 
@@ -52,6 +52,8 @@ def test_traces_in_full_under_torch_compile(scoring: str):
     assert_identical(spans.Spans(*decode(*arguments[:2])), spans.Spans(*compiled(*arguments[:2])))
 
 
+# PyTorch 2.11 says that of whatever runs outside of the graph.
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")
 def test_under_torch_compile_num_questions_is_asked_for():
     """In one graph; where the graph may break, the decoder runs outside of it."""
     arguments, options = call(num_questions=None)
@@ -258,8 +260,13 @@ BAD_CALLS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("compiled", [True, False], ids=["", "no-compiler"])
 @pytest.mark.parametrize(("changes", "message"), BAD_CALLS.values(), ids=BAD_CALLS.keys())
-def test_bad_arguments_are_named(changes: dict[str, Any], message: str):
+def test_bad_arguments_are_named(
+    changes: dict[str, Any], message: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
+):
+    if not compiled:
+        monkeypatch.setattr(cpu_backend, "library", lambda: None)
     (start, end, context, question), options = call()
     arguments = {
         "start_logits": start, "end_logits": end, "context": context, "question_id": question,
