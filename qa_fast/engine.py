@@ -177,7 +177,8 @@ class Engine:
             memory, it is split, and the number lowered.
         compile: run the model through `torch.compile`. Batches then have at most 8 shapes, filled up
             with padding, unless the model reads padding. The first batch of each shape takes long: it is
-            for long streams.
+            for long streams. Where the model repeats a layer, this layer is compiled once for each
+            shape, and its code does for all layers; what lies around them is not compiled.
 
     Attributes:
         model: the model.

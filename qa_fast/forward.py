@@ -32,6 +32,7 @@ from .device import (
     one_by_one,
     to_device,
 )
+from .regions import regions
 from .traits import (
     accepted_arguments,
     is_block_sparse,
@@ -116,7 +117,7 @@ class Forward:
         device: where to run.
         dtype: the weights' type.
         max_batch_tokens: most tokens in a batch.
-        compile: compile the model, and give it batches of few fixed shapes.
+        compile: compile the model or its repeated layers, and give it batches of few fixed shapes.
 
     Attributes:
         device: the device layer.
@@ -140,13 +141,18 @@ class Forward:
         self._most_batch_tokens = self.max_batch_tokens
         self._since_shortage = 0
         self.compiled = compile
-        self._call = torch.compile(model, dynamic=False) if compile else model
+        layers = regions(model) if compile else None
+        # Trials call the model itself: their shapes are not worth compiling.
+        whole = torch.compile(model, dynamic=False) if compile and layers is None else model
+        self._call = whole if layers is None else layers
         refuse_random(model)
         self._accepted = accepted_arguments(model, tokenizer)
         config = getattr(unwrapped(model), "config", None)
         self._sparse = is_block_sparse(model)
         self.reentrant = not compile and not keeps_state(model)
         self._turn: AbstractContextManager[Any] = nullcontext() if self.reentrant else Lock()
+        if layers is not None:
+            self._turn = layers.turn
         self._equal_lengths = self._sparse
         # Tokens in the widest rows in which padding is known to change nothing.
         self._padding_masked_to = float("inf") if masks_padding(model) else 0

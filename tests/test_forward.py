@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,11 +19,12 @@ from qa_fast.batches import bucket_widths, plan_batches
 from qa_fast.chunks import ExampleError
 from qa_fast.device import Device, is_out_of_memory
 from qa_fast.engine import Engine, ModelError, Options
+from qa_fast.regions import regions
 from qa_fast.traits import masks_padding
 
 from .test_engine import OPTIONS, answers_of, examples, same
 from .tiny import tiny_model, tokenizer_of
-from .zoo import family_model, family_tokenizer
+from .zoo import common_tokenizer, family_model, family_tokenizer, tiny
 
 SHORTAGES = {
     "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -124,33 +126,273 @@ def test_batches_of_fixed_shapes(batch_size: int | None) -> None:
     assert len(shapes) == len({batch.width for batch in batches}) <= 8
 
 
-@pytest.mark.slow
-def test_a_compiled_model_answers_alike_and_is_compiled_once_per_shape(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("qa_fast.engine.WINDOW_QUESTIONS", 8)
-    graphs = 0
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What `torch.compile`, the real one but for the code generator, makes from now on."""
+    found: list[Any] = []
 
     def backend(graph: Any, _: Any) -> Callable[..., Any]:
-        nonlocal graphs
-        graphs += 1
+        found.append(graph)
         return graph.forward
 
-    compiler = torch.compile  # the real one, but for the code generator
+    compiler = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda model, **options: compiler(model, backend=backend, **options)
     )
+    monkeypatch.setattr("qa_fast.engine.WINDOW_QUESTIONS", 8)
+    return found
+
+
+FEW_SHAPES = Options(top_k=4, max_seq_len=96, doc_stride=16, scoring="logit")
+
+
+def compiled_engine(model: Any, tokenizer: Any) -> tuple[Engine, set[tuple[int, ...]]]:
+    """An engine that compiles, and the shapes of its batches."""
+    engine = Engine(model, tokenizer, max_batch_tokens=800, compile=True)
+    shapes: set[tuple[int, ...]] = set()
+    call = engine._forward._call
+
+    def noted(input_ids: Any, **arguments: Any) -> Any:
+        shapes.add(tuple(input_ids.shape))
+        return call(input_ids=input_ids, **arguments)
+
+    engine._forward._call = noted
+    return engine, shapes
+
+
+def with_layers(count: int) -> Any:
+    """A tiny BERT whose layers are alike."""
+    config = tiny_model(tokenizer_of("wordpiece")).config
+    config.num_hidden_layers = count
+    torch.manual_seed(0)
+    return BertForQuestionAnswering(config).eval()
+
+
+def compiled_blocks(model: Any) -> list[Any]:
+    return [m for m in model.modules() if "_compiled_call_impl" in vars(m)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_compiled_model_answers_alike_and_is_compiled_once_per_shape(
+    wrapped: bool, graphs: list[Any]
+) -> None:
     tokenizer = tokenizer_of("wordpiece")
     model = tiny_model(tokenizer)
-    options = Options(top_k=4, max_seq_len=96, doc_stride=16, scoring="logit")
-    expected = answers_of(Engine(model, tokenizer), examples(), options)
-    engine = Engine(model, tokenizer, max_batch_tokens=800, compile=True)
-    same(answers_of(engine, examples(), options), expected)
-    first = graphs
+    expected = answers_of(Engine(model, tokenizer), examples(), FEW_SHAPES)
+
+    def wrapper(input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+        return model(input_ids, attention_mask, token_type_ids)
+
+    engine, shapes = compiled_engine(wrapper if wrapped else model, tokenizer)
+    same(answers_of(engine, examples(), FEW_SHAPES), expected)
+    first = len(graphs)
     assert 1 <= first <= 8
+    assert len(shapes) == first
     assert engine.stats.batches > first
-    same(answers_of(engine, examples()[::-1], options)[::-1], expected)
-    assert graphs == first
+    same(answers_of(engine, examples()[::-1], FEW_SHAPES)[::-1], expected)
+    assert len(graphs) == first
+
+
+@pytest.mark.slow
+def test_layers_of_one_kind_are_compiled_once_and_each_engine_has_its_own_code(
+    graphs: list[Any],
+) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    # More than all kinds of code that a function may have.
+    for count in (12, 3, 12):
+        model = with_layers(count)
+        expected = answers_of(Engine(model, tokenizer), examples(), FEW_SHAPES)
+        engine, shapes = compiled_engine(model, tokenizer)
+        graphs.clear()
+        same(answers_of(engine, examples(), FEW_SHAPES), expected)
+        assert len(graphs) == len(shapes) > 3
+        assert not compiled_blocks(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        *((name, True) for name in ("distilbert", "electra", "roberta", "albert", "bart", "xlnet")),
+        ("modernbert", False),  # of two kinds
+        ("t5", False),  # the first layer has more weights
+        ("xlm", False),  # parts of a layer in lists side by side
+        ("squeezebert", False),  # called past what a call compiles
+        ("gpt2", False),  # a cache
+        ("big_bird_sparse", False),  # state
+    ],
+)
+def test_where_layers_are_compiled_and_where_the_model(
+    name: str, layers: bool, graphs: list[Any]
+) -> None:
+    sparse = name == "big_bird_sparse"
+    tokenizer = common_tokenizer()
+    model = family_model(name) if sparse else tiny(name, tokenizer)
+    tokenizer = family_tokenizer(name) if sparse else tokenizer
+    whole = []
+    made = torch.compile
+    with pytest.MonkeyPatch.context() as patch:
+
+        def noted(function: Any, **options: Any) -> Any:
+            whole.append(function is model)
+            return made(function, **options)
+
+        patch.setattr(torch, "compile", noted)
+        data = examples()[:8]
+        options = replace(FEW_SHAPES, max_seq_len=120)
+        expected = answers_of(Engine(model, tokenizer), data, options)
+        engine, shapes = compiled_engine(model, tokenizer)
+        same(answers_of(engine, data, options), expected)
+    assert whole
+    assert not any(whole) if layers else all(whole)
+    if layers:
+        # A stack of layers has code of its own, and so has a batch without a mask.
+        stacks = 2 if name == "bart" else 1
+        assert len(shapes) <= len(graphs) / stacks <= 2 * len(shapes)
+    assert not compiled_blocks(model)
+
+
+def test_other_engines_run_a_compiled_model_as_it_is(graphs: list[Any]) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = with_layers(3)
+    data = examples()[:6]
+    plain = Engine(model, tokenizer)
+    expected = answers_of(plain, data, OPTIONS)
+    engine = Engine(model, tokenizer, compile=True)
+    assert not graphs  # by trials
+    found = []
+
+    def meanwhile(*_: Any) -> None:
+        assert len(compiled_blocks(model)) == 3
+        hook.remove()
+        before = len(graphs)
+        with ThreadPoolExecutor(1) as other:
+            found.append(other.submit(answers_of, plain, data, OPTIONS).result())
+        assert len(graphs) == before
+
+    hook = model.qa_outputs.register_forward_hook(meanwhile)
+    same(answers_of(engine, data, OPTIONS), expected)
+    same(found[0], expected)
+    assert graphs
+    assert not compiled_blocks(model)
+    before = len(graphs)
+    same(answers_of(plain, data, OPTIONS), expected)
+    assert len(graphs) == before
+
+
+def test_two_engines_that_compile_a_model_take_turns(graphs: list[Any]) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = with_layers(2)
+    data = examples()[:6]
+    expected = answers_of(Engine(model, tokenizer), data, OPTIONS)
+    engines = [Engine(model, tokenizer, compile=True) for _ in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        for found in threads.map(lambda engine: answers_of(engine, data, OPTIONS), engines):
+            same(found, expected)
+    assert graphs
+    assert not compiled_blocks(model)
+
+
+def test_layers_that_their_owner_compiled_stay_so(graphs: list[Any]) -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    model = with_layers(3)
+    data = examples()[:6]
+    expected = answers_of(Engine(model, tokenizer), data, OPTIONS)
+    calls = []
+    layers = model.bert.encoder.layer
+
+    def own(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return layers[1]._call_impl(*args, **kwargs)
+
+    layers[1]._compiled_call_impl = own
+    engine = Engine(model, tokenizer, compile=True)
+    calls.clear()
+    same(answers_of(engine, data, OPTIONS), expected)
+    assert len(calls) == engine.stats.batches
+    assert graphs
+    assert compiled_blocks(model) == [layers[1]]
+    assert layers[1]._compiled_call_impl is own
+    for layer in layers:
+        layer._compiled_call_impl = layer._call_impl
+    graphs.clear()
+    same(answers_of(engine, data, OPTIONS), expected)
+    assert not graphs
+
+
+def test_layers_are_as_they_were_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    tokenizer = tokenizer_of("wordpiece")
+    model = with_layers(3)
+    engine = Engine(model, tokenizer, compile=True)
+
+    def fail(*_: Any) -> None:
+        assert len(compiled_blocks(model)) == 3
+        raise KeyError("layer")
+
+    model.bert.encoder.layer[1].register_forward_hook(fail)
+    with pytest.raises(ModelError, match="KeyError"):
+        answers_of(engine, examples(), OPTIONS)
+    assert not compiled_blocks(model)
+
+
+class Stack(torch.nn.Module):
+    """A stack of blocks, whatever they are."""
+
+    def __init__(self, *blocks: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = torch.nn.ModuleList(blocks)
+
+    def forward(self, input_ids: Any) -> Any:
+        raise NotImplementedError
+
+
+def linear(width: int = 4, **attributes: Any) -> torch.nn.Module:
+    block = torch.nn.Sequential(torch.nn.Linear(width, width))
+    vars(block[0]).update(attributes)
+    return block
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ([linear(), linear(), linear().train(False)], True),
+        ([linear()], True),
+        ([linear(number=0), linear(number=1), linear(number=2)], True),
+        ([linear(number=1), linear(number=1)], True),
+        ([linear(number=0), linear(number=0), linear(number=1)], False),
+        ([linear(number=False), linear(number=True)], False),
+        ([linear(kind="local"), linear(kind="global")], False),
+        ([linear(sizes=(1, [2, None])), linear(sizes=(1, [2, None]))], True),
+        ([linear(sizes=(1, [2, None])), linear(sizes=(1, [2, 3]))], False),
+        ([linear(table=torch.zeros(3)), linear(table=torch.ones(3))], True),
+        ([linear(table=torch.zeros(3)), linear(table=torch.zeros(4))], False),
+        ([linear(more=OPTIONS), linear(more=OPTIONS)], True),
+        ([linear(more=Options()), linear(more=Options())], False),
+        ([linear(), linear(more=1)], False),
+        ([linear(4), linear(5)], False),
+        ([linear(), linear().double()], False),
+        ([linear(), linear().requires_grad_(False)], False),
+        ([linear(), torch.nn.Linear(4, 4)], False),
+        ([linear(), torch.nn.Sequential(*linear(), *linear())], False),
+        ([torch.nn.ModuleList([linear()]), torch.nn.ModuleList([linear()])], False),
+        ([], False),
+    ],
+)
+def test_blocks_of_one_kind(blocks: list[torch.nn.Module], expected: bool) -> None:
+    assert (regions(Stack(*blocks)) is not None) is expected
+    assert regions(torch.nn.DataParallel(Stack(*blocks))) is None
+
+
+def test_layers_that_are_little_of_a_model_are_not_what_is_compiled() -> None:
+    model = Stack(linear(), linear())
+    model.embeddings = torch.nn.Embedding(99, 4)
+    assert regions(model) is not None
+    model.body = torch.nn.Linear(99, 99)
+    assert regions(model) is None
+    assert regions(torch.nn.Linear(4, 4)) is None
+    assert regions(lambda input_ids: input_ids) is None
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ def test_layers() -> None:
         ["sources"],
         ["datasets"],
         ["answers", "candidates", "traits"],
+        ["regions"],
         ["forward"],
         ["predictions"],
         ["engine"],
