@@ -7,7 +7,7 @@ same over again. Compiled by itself, a layer lends its code to all others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import partial, update_wrapper
 from threading import Lock, get_ident
 from types import FunctionType
 from typing import Any
@@ -45,6 +45,8 @@ class Regions:
             for i, stack in enumerate(stacks)
             for block in stack
         }
+        for block, call in self._calls.items():
+            update_wrapper(call, block.forward)  # for those that look at its arguments
         self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._whole: Callable[..., Any] | None = None
         self._met = self._unfit = False
@@ -54,16 +56,21 @@ class Regions:
         """What the model returns; it must be somebody's `turn`."""
         if self._whole is not None:
             return self._whole(**arguments)
-        # Those that the model's owner compiled stay so.
-        calls = [(b, call) for b, call in self._calls.items() if b._compiled_call_impl is None]
+        # Those that the model's owner compiled or changed stay so.
+        calls = [
+            (block, call)
+            for block, call in self._calls.items()
+            if block._compiled_call_impl is None and "forward" not in vars(block)
+        ]
         self._thread = get_ident()
         try:
             for block, call in calls:
-                vars(block)["_compiled_call_impl"] = call
+                # Not _compiled_call_impl, which a call reads twice: another thread may be at it.
+                vars(block)["forward"] = call
             output = self._model(**arguments)
         finally:
             for block, _ in calls:
-                vars(block).pop("_compiled_call_impl", None)
+                vars(block).pop("forward", None)
             self._thread = None
         if self._unfit or (calls and not self._met):
             self._whole = torch.compile(self._model, dynamic=False)
@@ -71,12 +78,12 @@ class Regions:
 
     def _call(self, stack: int, block: Module, *args: Any, **kwargs: Any) -> Any:
         if get_ident() != self._thread:  # the model's use elsewhere, meanwhile
-            return block._call_impl(*args, **kwargs)
+            return type(block).forward(block, *args, **kwargs)
         self._met = True
         # In a cache, as of decoders, each layer has a place of its own.
         self._unfit = self._unfit or not (_is_data(args) and _is_data(kwargs))
         if self._unfit:
-            return block._call_impl(*args, **kwargs)
+            return type(block).forward(block, *args, **kwargs)
         # Batches without padding may come without a mask: then a shape has code of two kinds.
         given = (*(x is None for x in args), *(n for n, x in kwargs.items() if x is None))
         if (stack, given) not in self._compiled:
@@ -91,7 +98,7 @@ _turns: WeakKeyDictionary[Module, Lock] = WeakKeyDictionary()
 
 
 def _call_block(block, *args, **kwargs):  # type: ignore[no-untyped-def]
-    return block._call_impl(*args, **kwargs)
+    return type(block).forward(block, *args, **kwargs)
 
 
 def _is_data(x: Any) -> bool:
@@ -141,6 +148,8 @@ def _alike(blocks: list[Module]) -> bool:
     parts = [[*block.named_modules()] for block in blocks]
     if not parts or isinstance(blocks[0], (ModuleList, torch.nn.ModuleDict)):
         return False  # these cannot be called
+    if any("forward" in vars(block) for block in blocks):
+        return False
     if any([(n, type(m)) for n, m in one] != [(n, type(m)) for n, m in parts[0]] for one in parts):
         return False
     for column in zip(*parts, strict=True):
