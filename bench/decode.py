@@ -236,6 +236,14 @@ class Clock:
         return 2 * source.nbytes / seconds
 
 
+def clock_rate(device: str) -> int | None:
+    """Megahertz of a card's multiprocessors at this moment, where it tells."""
+    try:
+        return torch.cuda.clock_rate() if device == "cuda" else None
+    except (ImportError, RuntimeError):
+        return None
+
+
 def as_graph(call: Callable[[], Any]) -> Callable[[], Any]:
     """The call without Python: captured once in a CUDA graph, then replayed."""
     call()
@@ -368,7 +376,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         rich.print(table)
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
+def plot(rows: list[dict[str, Any]], path: Path, title: str = "k=12, L=15") -> None:
     """Time per chunk against its length, both logarithmic."""
     import matplotlib as mpl
 
@@ -380,7 +388,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for name in dict.fromkeys(row["provider"] for row in rows):
         own = [row for row in rows if row["provider"] == name and row["microseconds"]]
         axes.loglog([r["n"] for r in own], [r["microseconds"] for r in own], marker="o", label=name)
-    axes.set(xlabel="tokens in a chunk (N)", ylabel="microseconds per chunk", title="k=12, L=15")
+    axes.set(xlabel="tokens in a chunk (N)", ylabel="microseconds per chunk", title=title)
     axes.legend()
     figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
 

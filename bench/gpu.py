@@ -33,23 +33,26 @@ NO_DEVICE = 3  # a step's exit status
 # The steps of each call in turn, and the seconds that they should take on a GPU.
 CALLS = {
     1: {
-        "machine": 15, "values": 90, "graphs": 20, "suite": 60, "sweep": 35, "question": 20, "ncu": 60,
+        "machine": 35, "values": 75, "graphs": 20, "engine": 40, "suite": 50, "sweep": 25,
+        "question": 20, "ncu": 40,
     },
     2: {
-        "machine": 10, "values": 65, "random": 20, "decode": 70, "pipeline": 120, "suite": 35,
+        "machine": 30, "values": 65, "random": 20, "question": 20, "decode": 75, "ncu": 35,
+        "pipeline": 115,
     },
 }  # fmt: skip
 WHAT = {
     "machine": "versions, clocks, copy bandwidth, how fast programs of one warp are launched",
     "values": "every variant compiled, and on fresh inputs against the float64 reference, twice",
     "graphs": "CUDA graphs replayed with changed inputs, other streams and cards, logits past 2^31",
-    "sweep": "a million chunks, k = 1, 12, 20, for list sizes, grids and register limits",
+    "sweep": "a million chunks, k = 1, 12, 20, for list sizes, grids and register limits, in turns",
     "question": "one question of 100,000 chunks, as a call, as a graph, and by kernel",
     "ncu": "hardware counters of three kernels, where there is an ncu",
     "random": "calls of any sizes and options against the float64 reference",
     "decode": "decoding at many sizes, ours first, what others do after",
     "pipeline": "from texts to answers, four models, with and without torch.compile",
-    "suite": "the engine next to the CPU's, too little memory, the tests that use a GPU",
+    "engine": "qa_fast.pipeline next to the CPU's, and too little memory",
+    "suite": "the tests of the operator and of decoding",
 }
 ON_A_CPU = 240  # seconds for a step
 

@@ -1,9 +1,14 @@
-"""What gpu.py's results come to: which are bad, what is kept of them, and the table at the end."""
+"""What gpu.py's results come to: which are bad, what is kept of them, and the table at the end.
+
+python bench/gpu_report.py found2/summary.json              # the table again
+python bench/gpu_report.py found2/summary.json growth.svg   # time over the length of a row
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -151,10 +156,8 @@ def _of_question(results: list[Record]) -> Iterator[str]:
     columns = "logits", "distinct", "microseconds", "microseconds_in_a_graph", "floor_microseconds"
     yield from _table(results, *columns)
     for x in results:
-        yield f"{x['logits']}, distinct {x['distinct']}:"
-        yield from (
-            f"  {line}" for line in _table(x["kernels"][:12], "microseconds", "count", "name")
-        )
+        yield f"{x['logits']}, distinct {x['distinct']}: the kernels, in microseconds"
+        yield from (f"  {microseconds:8.1f}  {name}" for name, microseconds in x["launches"])
 
 
 def _of_ncu(results: list[Record]) -> Iterator[str]:
@@ -195,3 +198,30 @@ _LINES = {
     "decode": _of_decode,
     "pipeline": _of_pipeline,
 }
+
+
+def growth(found: Record) -> list[Record]:
+    """Times of decoding for each provider and length of a row; ours at the most rows."""
+    rows = [x for x in found["results"]["decode"] if x.get("table") == "growth"]
+    most = {x["n"]: max(y["chunks"] for y in rows if y["n"] == x["n"]) for x in rows}
+    return [
+        x
+        for x in rows
+        if x["provider"] != "ours, CUDA graph"
+        and (x["chunks"] == most[x["n"]] or x["provider"] not in ("ours", "memory floor"))
+    ]
+
+
+def main() -> None:
+    """Print a summary, or draw its times over the length of a row."""
+    found = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if len(sys.argv) < 3:
+        print(*lines(found), sep="\n")
+        return
+    from decode import plot  # here: it needs matplotlib
+
+    plot(growth(found), Path(sys.argv[2]), f"{found['device']}: k=12, L=15, float16")
+
+
+if __name__ == "__main__":
+    main()

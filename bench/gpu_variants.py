@@ -249,8 +249,8 @@ def tunings() -> list[dict[str, Any]]:
     default = getattr(span_topk, "TUNING", None)
     if default is None:
         return []
-    grid = product((64, 128), (8, 16, 24, 32, 1 << 20), (None, 64, 80, 96))
-    names = "list_size", "programs_per_sm", "max_registers"
+    grid = [*product((64,), (4, 8, 16, 32), (64, None)), (128, 8, 64)]
+    names = "list_size", "lists_per_program", "max_registers"
     found = [dict(zip(names, values, strict=True)) for values in grid]
     differing = [{k: v for k, v in x.items() if v != getattr(default, k)} for x in found]
     return sorted(filter(None, differing), key=len)  # the smallest changes first
@@ -258,7 +258,7 @@ def tunings() -> list[dict[str, Any]]:
 
 def _variants_of_tunings() -> list[Variant]:
     """Kernels that only the sweep of tunings needs, on logits that are hard for them."""
-    kinds = [x for x in tunings() if "programs_per_sm" not in x]
+    kinds = [x for x in tunings() if "lists_per_program" not in x]
     return [
         Variant(
             f"k{k}-{','.join(f'{a}={b}' for a, b in x.items())}", top_k=k, logits=logits, tuning=x

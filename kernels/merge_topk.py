@@ -166,37 +166,52 @@ def merge_topk_kernel(
     shift = tl.where((shared != 0) & (norm > float("-inf")), norm, 0.0)
     null_score = tl.min(null_scores, axis=0)
 
+    lowest = tl.full([], MINUS_INF_KEY, tl.int32)
     if second_round != 0:  # rare
-        floor_at = floor_ptr + question.to(tl.int64) * top_k + (top_k - 1)
+        floor = as_float(tl.load(floor_ptr + question.to(tl.int64) * top_k + (top_k - 1)))
         best = as_float(tl.load(best_ptr + which, mask=present, other=0)) - list_norm
-        present = present & (best >= as_float(tl.load(floor_at)))
+        present = present & (best >= floor)
+        # No span below the floor is among the k best. Rounding is left room for.
+        floor -= 1e-5 * tl.abs(floor) + 1e-5
+        lowest = tl.where(floor > float("-inf"), tl.maximum(ordered(floor), lowest), lowest)
 
     nonfinite = ((norm < float("inf")) == 0) | too_many
-    field = n_lists.to(tl.int64) * list_k
-    out_field = n_groups.to(tl.int64) * top_k
     row_ptr = lists_ptr + which.to(tl.int64) * list_k
-    out_row_ptr = out_ptr + group.to(tl.int64) * top_k
-    taken = tl.zeros([FAN_IN], tl.int32)
     head = ordered(as_float(tl.load(row_ptr, mask=present, other=MINUS_INF_BITS)) - list_norm)
     slots = tl.arange(0, BLOCK_K)
+    keys = tl.full([BLOCK_K], MINUS_INF_KEY, tl.int32)
+    winners = tl.full(
+        [BLOCK_K], -1, tl.int32
+    )  # the list and the rank in it that a span was taken from
+    ranks = tl.zeros([BLOCK_K], tl.int32)
+    field = n_lists.to(tl.int64) * list_k
     if context_offset_ptr is not None:
+        taken = tl.zeros([FAN_IN], tl.int32)
         seen_first = tl.full([BLOCK_K], -2, tl.int32)
         seen_last = tl.full([BLOCK_K], -2, tl.int32)
-    found = tl.where(nonfinite, top_k, 0)
+    found = 0
     best = tl.max(head, axis=0)
-    while (found < top_k) & (best > MINUS_INF_KEY):  # per pop
+    if nonfinite:  # rare
+        best = tl.full([], MINUS_INF_KEY, tl.int32)
+    while (found < top_k) & (best > lowest):  # per pop
         winner = tl.min(tl.where(head == best, which, NO_INDEX), axis=0)
         is_winner = which == winner
-        rank = tl.sum(tl.where(is_winner, taken, 0), axis=0)
+        if context_offset_ptr is None:
+            rank = tl.sum((winners == winner).to(tl.int32), axis=0)
+        else:
+            rank = tl.sum(tl.where(is_winner, taken, 0), axis=0)
+            taken += is_winner.to(tl.int32)
         at = lists_ptr + winner.to(tl.int64) * list_k + rank
-        first = tl.load(at + field)
-        last = tl.load(at + 2 * field)
-        chunk = tl.load(at + 3 * field)
-        following = as_float(tl.load(at + 1, mask=rank + 1 < list_k, other=MINUS_INF_BITS))
-        if chunk_norm_ptr is not None:
-            following -= tl.load(chunk_norm_ptr + winner // n_tiles)
-        new = True
+        following = tl.full([], float("-inf"), tl.float32)
+        if list_k > 1:
+            following = as_float(tl.load(at + 1, mask=rank + 1 < list_k, other=MINUS_INF_BITS))
+            if chunk_norm_ptr is not None:
+                following -= tl.load(chunk_norm_ptr + winner // n_tiles)
+        is_slot = slots == found
         if context_offset_ptr is not None:
+            first = tl.load(at + field)
+            last = tl.load(at + 2 * field)
+            chunk = tl.load(at + 3 * field)
             low = tl.load(context_ptr + 2 * chunk.to(tl.int64))
             high = tl.load(context_ptr + 2 * chunk.to(tl.int64) + 1)
             offset = tl.load(context_offset_ptr + chunk)
@@ -207,25 +222,26 @@ def merge_topk_kernel(
             is_slot = slots == tl.where(new, found, -1)
             seen_first = tl.where(is_slot, place_first, seen_first)
             seen_last = tl.where(is_slot, place_last, seen_last)
-        if new:
-            tl.store(out_row_ptr + found, as_bits(unordered(best) - shift))
-            tl.store(out_row_ptr + out_field + found, first)
-            tl.store(out_row_ptr + 2 * out_field + found, last)
-            tl.store(out_row_ptr + 3 * out_field + found, chunk)
+            found += new.to(tl.int32)
+        else:
             found += 1
-        taken += is_winner.to(tl.int32)
+        keys = tl.where(is_slot, best, keys)
+        winners = tl.where(is_slot, winner, winners)
+        ranks = tl.where(is_slot, rank, ranks)
         head = tl.where(is_winner, ordered(following), head)
         best = tl.max(head, axis=0)
 
-    if nonfinite:  # rare
-        found = 0
-    worst = tl.zeros([BLOCK_K], tl.float32) + tl.where(nonfinite, float("nan"), float("-inf"))
-    if found < top_k:  # rare
-        unfilled = (slots >= found) & (slots < top_k)
-        tl.store(out_row_ptr + slots, as_bits(worst), mask=unfilled)
-        tl.store(out_row_ptr + out_field + slots, -1, mask=unfilled)
-        tl.store(out_row_ptr + 2 * out_field + slots, -1, mask=unfilled)
-        tl.store(out_row_ptr + 3 * out_field + slots, -1, mask=unfilled)
+    # Where the spans are is read once all of them are known: in the loop each would be waited for.
+    filled = slots < found
+    asked = slots < top_k
+    at = lists_ptr + winners.to(tl.int64) * list_k + ranks
+    out_field = n_groups.to(tl.int64) * top_k
+    out_row_ptr = out_ptr + group.to(tl.int64) * top_k + slots
+    empty = tl.where(nonfinite, float("nan"), float("-inf"))
+    tl.store(out_row_ptr, as_bits(tl.where(filled, unordered(keys) - shift, empty)), mask=asked)
+    for side in tl.static_range(1, 4):
+        index = tl.load(at + side * field, mask=filled, other=-1)
+        tl.store(out_row_ptr + side * out_field, index, mask=asked)
     out_per_list_ptr = out_ptr + 4 * out_field + group
     if final != 0:
         null_score = tl.where(null_score < float("inf"), null_score - shift, float("-inf"))

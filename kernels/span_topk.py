@@ -380,6 +380,67 @@ def _sums_of(
 
 
 @triton.jit
+def _best_span(
+    best,
+    key,
+    at,
+    range_end,
+    start_row_ptr,
+    end_row_ptr,
+    row_mask_ptr,
+    tile,
+    null,
+    PER: tl.constexpr,
+    SPAN: tl.constexpr,
+    BLOCK_LEN: tl.constexpr,
+    NULL_IN_SPANS: tl.constexpr,
+):
+    """Start and end of the first span whose sum is ``best``, the largest of the starts' ``key``."""
+    _, _, delta, _, _, _, _ = tile
+    row = tl.full([32], PER, tl.int32)
+    for r in tl.static_range(PER):
+        row = tl.where(key[PER - 1 - r] == unordered(best), PER - 1 - r, row)
+    i = tl.min(tl.where(row < PER, at + row, NO_INDEX), axis=0) + delta
+    end = tl.full([BLOCK_LEN], NO_INDEX, tl.int32)
+    if SPAN is not None and SPAN <= BLOCK_LEN:
+        j, sums = _sums_of(
+            i,
+            i,
+            start_row_ptr,
+            end_row_ptr,
+            row_mask_ptr,
+            tile,
+            null,
+            SPAN,
+            BLOCK_LEN,
+            NULL_IN_SPANS,
+        )
+        end = tl.where(sums == best, j, NO_INDEX)
+    else:
+        from_j = i
+        until = range_end
+        if SPAN is not None:
+            until = tl.minimum(until, i + SPAN)
+        while from_j < until:  # per block
+            j, sums = _sums_of(
+                i, from_j, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN, BLOCK_LEN,
+                NULL_IN_SPANS,
+            )  # fmt: skip
+            end = tl.minimum(end, tl.where(sums == best, j, NO_INDEX))
+            from_j += BLOCK_LEN
+    return i, tl.min(end, axis=0)
+
+
+@triton.jit
+def _no_score(nonfinite, FINAL: tl.constexpr):
+    """What stands in place of a score where there is no span."""
+    score = unordered(tl.full([], MINUS_INF_KEY, tl.int32))
+    if FINAL:
+        score = tl.where(nonfinite, float("nan"), score)
+    return score
+
+
+@triton.jit
 def _store(slot, found, spans, out, top_k):
     """Write the 32 spans that the lanes hold to the slots of the list; none from ``found`` on."""
     key, first, last = spans
@@ -561,6 +622,7 @@ def _finite_max(x, extra, PER: tl.constexpr):
 def _make_list(
     list_id,
     lane,
+    least,
     out_ptr,
     scratch_ptr,
     start_ptr,
@@ -587,8 +649,9 @@ def _make_list(
     TILED: tl.constexpr,
     STARTS: tl.constexpr,
     ALIGNED: tl.constexpr,
+    POSITIONS: tl.constexpr,
 ):
-    """The list of one tile; see `span_topk_kernel`."""
+    """The list of one tile; see `span_topk_kernel`. Scores below ``least`` may be left out."""
     chunk = list_id
     tile_id = 0
     if TILED:
@@ -723,57 +786,42 @@ def _make_list(
     range_end = delta + covered  # of positions in the row
     if LIST == 1:
         best = tl.max(ordered(lane_max(key, PER)), axis=0)
-        if (best > MINUS_INF_KEY) & (nonfinite == 0):
-            row = tl.full([32], PER, tl.int32)
-            for r in tl.static_range(PER):
-                row = tl.where(key[PER - 1 - r] == unordered(best), PER - 1 - r, row)
-            i = tl.min(tl.where(row < PER, at + row, NO_INDEX), axis=0) + delta
-            end = tl.full([BLOCK_LEN], NO_INDEX, tl.int32)
-            if SPAN is not None and SPAN <= BLOCK_LEN:
-                j, sums = _sums_of(
-                    i, i, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN, BLOCK_LEN,
-                    NULL_IN_SPANS,
+        if POSITIONS:
+            if (best > MINUS_INF_KEY) & (nonfinite == 0):
+                i, end = _best_span(
+                    best, key, at, range_end, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null,
+                    PER, SPAN, BLOCK_LEN, NULL_IN_SPANS,
                 )  # fmt: skip
-                end = tl.where(sums == best, j, NO_INDEX)
-            else:
-                from_j = i
-                until = range_end
-                if SPAN is not None:
-                    until = tl.minimum(until, i + SPAN)
-                while from_j < until:  # per block
-                    j, sums = _sums_of(
-                        i, from_j, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
-                        BLOCK_LEN, NULL_IN_SPANS,
-                    )  # fmt: skip
-                    end = tl.minimum(end, tl.where(sums == best, j, NO_INDEX))
-                    from_j += BLOCK_LEN
-            tl.store(list_ptr, as_bits(unordered(best) - shift))
-            tl.store(list_ptr + field, i)
-            tl.store(list_ptr + 2 * field, tl.min(end, axis=0))
-            tl.store(list_ptr + 3 * field, chunk)
-        else:  # rare
-            score = unordered(tl.full([], MINUS_INF_KEY, tl.int32))
-            if FINAL:
-                score = tl.where(nonfinite, float("nan"), score)
+                tl.store(list_ptr, as_bits(unordered(best) - shift))
+                tl.store(list_ptr + field, i)
+                tl.store(list_ptr + 2 * field, end)
+                tl.store(list_ptr + 3 * field, chunk)
+            else:  # rare
+                tl.store(list_ptr, as_bits(_no_score(nonfinite, FINAL)))
+                tl.store(list_ptr + field, -1)
+                tl.store(list_ptr + 2 * field, -1)
+                tl.store(list_ptr + 3 * field, -1)
+        else:
+            score = tl.where(nonfinite, float("-inf"), unordered(best) - shift)
             tl.store(list_ptr, as_bits(score))
-            tl.store(list_ptr + field, -1)
-            tl.store(list_ptr + 2 * field, -1)
-            tl.store(list_ptr + 3 * field, -1)
     else:
-        empty = float("-inf")
-        if FINAL:
-            empty = tl.where(nonfinite, float("nan"), empty)
-        out = (list_ptr, field, chunk, shift, empty)
+        out = (list_ptr, field, chunk, shift, _no_score(nonfinite, FINAL))
         none = tl.full([32], -1, tl.int32)
         spans = (none, none, none)
         if nonfinite == 0:
             list_key, list_at = _candidates(scratch_ptr, key, at, covered, top_k, PER, LIST)
             best = tl.max(list_key, axis=0)
-            while (found < top_k) & (best > MINUS_INF_KEY):  # per pop
+            lowest = tl.full([], MINUS_INF_KEY, tl.int32)
+            if not FINAL:
+                # Room for rounding: scores may have been computed in another order.
+                reach = least + shift
+                reach -= 1e-5 * (tl.abs(least) + tl.abs(reach) + 1.0)
+                lowest = tl.where(least > float("-inf"), ordered(reach), lowest)
+            while (found < top_k) & (best > lowest):  # per pop
                 at_best = tl.min(tl.where(list_key == best, list_at, NO_INDEX), axis=0)
                 i = at_best + delta
                 if SPAN is not None and SPAN <= BLOCK_LEN:
-                    j, sums = _sums_of(
+                    _, sums = _sums_of(
                         i, i, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
                         BLOCK_LEN, NULL_IN_SPANS,
                     )  # fmt: skip
@@ -787,7 +835,7 @@ def _make_list(
                     if SPAN is not None:
                         until = tl.minimum(until, i + SPAN)
                     while from_j < until:  # per block
-                        j, sums = _sums_of(
+                        _, sums = _sums_of(
                             i, from_j, start_row_ptr, end_row_ptr, row_mask_ptr, tile, null, SPAN,
                             BLOCK_LEN, NULL_IN_SPANS,
                         )  # fmt: skip
@@ -863,6 +911,7 @@ def span_topk_kernel(
     TILED: tl.constexpr,
     STARTS: tl.constexpr,
     ALIGNED: tl.constexpr,
+    POSITIONS: tl.constexpr,
 ):
     """Lists of the ``top_k`` best spans of the tiles of chunks, one after the other.
 
@@ -871,32 +920,43 @@ def span_topk_kernel(
     FINAL, where a chunk is a question of its own and its list the answer, one byte [n_lists] that says
     whether its logits were not finite. Scores are normalized with SHIFT, else sums of logits.
 
+    Without POSITIONS no start, end and chunk are written.
+
     In the second round only lists whose best span, known from the first, reaches the question's
-    floor are made.
+    floor are made, and of these only the spans that do.
     """
     lane = tl.arange(0, 32)
     pid = tl.program_id(0)
     first_list = pid * lists_per_program
     list_ids = first_list + lane
     wanted = (lane < lists_per_program) & (list_ids < n_lists)
+    least = tl.full([32], float("-inf"), tl.float32)
     if best_ptr is not None:
         if second_round != 0:  # rare
             chunk = list_ids // n_tiles
             question = tl.load(question_id_ptr + chunk, mask=wanted, other=0).to(tl.int64)
             floor = tl.load(floor_ptr + question * top_k + (top_k - 1), mask=wanted, other=0)
+            least = as_float(floor)
             best = as_float(tl.load(best_ptr + list_ids, mask=wanted, other=0))
             if chunk_norm_ptr is not None:
-                best -= tl.load(chunk_norm_ptr + chunk, mask=wanted, other=0.0)
-            wanted = wanted & (best >= as_float(floor))
+                norm = tl.load(chunk_norm_ptr + chunk, mask=wanted, other=0.0)
+                wanted = wanted & (best - norm >= least)
+                least += norm
+            else:
+                wanted = wanted & (best >= least)
     scratch_ptr += pid.to(tl.int64) * LIST
     turn = tl.min(tl.where(wanted, lane, 32), axis=0)
     while turn < 32:  # per list
         # 0, which the compiler does not know: so what depends on it is not computed before the loop and
         # kept in registers, of which there are too few.
         zero = turn >> 5
+        least_here = tl.full([], float("-inf"), tl.float32)
+        if best_ptr is not None:
+            least_here = unordered(tl.max(tl.where(lane == turn, ordered(least), NO_KEY), axis=0))
         _make_list(
             first_list + turn,
             lane + zero,
+            least_here,
             out_ptr,
             scratch_ptr + zero,
             start_ptr,
@@ -923,6 +983,7 @@ def span_topk_kernel(
             TILED,
             STARTS,
             ALIGNED,
+            POSITIONS,
         )
         turn = tl.min(tl.where(wanted & (lane > turn), lane, 32), axis=0)
 
@@ -932,14 +993,16 @@ class Tuning(NamedTuple):
 
     Attributes:
         list_size: starts that a list of 2 to 32 spans has room for: 64 or 128.
-        programs_per_sm: programs on a multiprocessor; each makes as many lists as it takes, one after
-            the other, 32 at most.
+        programs_per_sm: programs on a multiprocessor, where there are lists for so many.
+        lists_per_program: most lists that a program makes, one after the other. More of them take less
+            scratch memory; fewer end at nearly the same time on all multiprocessors.
         max_registers: registers of a thread, in kernels that need not spill others for it: 64 let 32
             warps run on a multiprocessor. None for as many as the compiler takes.
     """
 
     list_size: int = 64
     programs_per_sm: int = 32
+    lists_per_program: int = 8
     max_registers: int | None = 64
 
 
@@ -1020,6 +1083,7 @@ def span_topk(
     scoring: str,
     null_in_spans: bool,
     final: bool,
+    positions: bool = True,
     second_round: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None,
     tuning: Tuning = TUNING,
 ) -> Tensor:
@@ -1038,6 +1102,8 @@ def span_topk(
         scoring: "probability", "shared" or "logit".
         null_in_spans: the null position may start or end a span.
         final: the lists are the answer: one per chunk, scores normalized.
+        positions: False, which goes with k = 1 and without ``final``: only the scores are wanted, and
+            the other fields of spans are left as they are.
         second_round: lists of the best spans from the first round, the questions' k best of these, [C]
             int32 questions, and normalizers of chunks or None: only lists are made that can matter.
         tuning: choices that change no answer.
@@ -1056,7 +1122,8 @@ def span_topk(
         return out
     list_size = 1 if top_k == 1 else tuning.list_size if top_k <= 32 else LARGE_LIST
     list_size = min(list_size, 32 * shape.per)
-    per_program = min(32, -(-n_lists // _programs(device, tuning.programs_per_sm)))
+    per_program = -(-n_lists // _programs(device, tuning.programs_per_sm))
+    per_program = min(tuning.lists_per_program, per_program)
     programs = -(-n_lists // per_program)
     scratch = out
     if list_size > 1:
@@ -1087,6 +1154,7 @@ def span_topk(
         tiled,
         shape.starts,
         row_offset is None and not tiled and row_stride % 4 == 0,
+        positions,
     )
     key = (
         device.index,

@@ -173,7 +173,7 @@ class Engine:
         batch_size: most chunks in a batch.
         max_batch_tokens: most tokens in a batch, padding included; a single longer chunk is a batch
             of its own. None: on a CPU 2,048 to 4,096, the
-            more the narrower the model; 32,768 elsewhere. Where a batch does not fit into
+            more the narrower the model; 65,536 elsewhere. Where a batch does not fit into
             memory, it is split, and the number lowered.
         compile: run the model through `torch.compile`. Batches then have at most 8 shapes, filled up
             with padding, unless the model reads padding. The first batch of each shape takes long: it is

@@ -50,7 +50,7 @@ def decode(
     shape = span_topk.shape_of(max(max_seq_len, 1), max_answer_len)
     final = shape.tiles == 1 and question_id is None
 
-    def lists_of(top_k: int, second_round: Any = None) -> Tensor:
+    def lists_of(top_k: int, second_round: Any = None, positions: bool = True) -> Tensor:
         return span_topk.span_topk(
             start_logits,
             end_logits,
@@ -64,6 +64,7 @@ def decode(
             scoring=scoring,
             null_in_spans=null_in_spans,
             final=final,
+            positions=positions,
             second_round=second_round,
         )
 
@@ -103,7 +104,7 @@ def decode(
     # Many lists for few spans: the best span of every list first. The k-th best of these is a floor
     # under the k-th best span of the question, and rules out nearly all lists for the second round.
     # (Under "shared" the chunks of a question have one normalizer, which changes no order.)
-    best = lists_of(1)
+    best = lists_of(1, positions=context_offset is not None)
     chunk_norm = norm_of(best, 1)
     floor = merge(best, 1, shared=False)
     lists = lists_of(top_k, (best, floor, question_id, chunk_norm))

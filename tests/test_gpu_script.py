@@ -67,7 +67,7 @@ def test_the_plan_is_printed_and_nothing_run() -> None:
     rows = [line.split() for line in done.stdout.splitlines()]
     totals = [int(row[2]) for row in rows if row[0] == "call"]
     seconds = [int(row[1]) for row in rows if row[0] != "call"]
-    assert sum(totals) == sum(seconds) <= 620  # of 900, two starts of the machine taken off
+    assert sum(totals) == sum(seconds) <= 670  # of 900, two starts of the machine taken off
     assert {"values", "suite", "ncu", "pipeline"} <= {row[0] for row in rows}
 
 
@@ -308,7 +308,7 @@ def test_every_step_runs_on_a_cpu(tmp_path: Path, steps: list[str]) -> None:
     assert done.returncode == 0, done.stdout
     ends = ends_of(tmp_path / "out")
     assert set(ends.values()) == {"done"}
-    assert len(ends) == (7 if "--call" in steps else 3)
+    assert len(ends) == (8 if "--call" in steps else 3)
     found = [x for x in lines_of(tmp_path / "out") if "state" not in x and x["step"] != "run"]
     assert {x["device"] for x in found} == {"cpu"}
     assert {x["step"] for x in found} == set(ends)
@@ -319,7 +319,7 @@ def test_every_step_runs_on_a_cpu(tmp_path: Path, steps: list[str]) -> None:
         tunings = [x["tuning"] for x in found if x["step"] == "sweep" and "tuning" in x]
         assert {} in tunings
         assert any(tunings)
-        assert all(x["right"] for x in found if x["step"] == "suite" and "right" in x)
+        assert all(x["right"] for x in found if "right" in x)
     else:
         providers = {x["provider"] for x in found if x["step"] == "decode" and "provider" in x}
         assert {"ours", "torch backend", "reader", "textbook"} <= providers
