@@ -32,6 +32,8 @@ def plan_batches(
     batch_size: int | None = None,
     widths: Sequence[int] | None = None,
     *,
+    step: int = 1,
+    most: int | None = None,
     equal_lengths: bool = False,
 ) -> list[Batch]:
     """Cut chunks into batches of similar lengths, longest first.
@@ -43,8 +45,11 @@ def plan_batches(
         batch_size: most chunks in a batch; None for no such limit.
         widths: the only row widths to use, ascending; then all batches of one width have the same
             number of rows too, the last one's filled up with padding. None: each batch is as wide
-            as its longest chunk.
-        equal_lengths: no padding: a batch's chunks are all of one length; ``widths`` does not count.
+            as its longest chunk, or up to the next multiple of ``step``, but no wider than ``most``.
+        step: see ``widths``.
+        most: likewise; no chunk is longer. None for no such limit.
+        equal_lengths: no padding: a batch's chunks are all of one length; ``widths`` and ``step`` do
+            not count.
 
     Returns:
         Batches that together hold every chunk once.
@@ -55,13 +60,16 @@ def plan_batches(
         [([1, 3], 9), ([2, 0], 4)]
     """
     if equal_lengths:
-        widths = None
+        widths, step = None, 1
     order = np.argsort(-length, kind="stable")
     batches, done = [], 0
     while done < len(order):
         width = int(length[order[done]])
         if widths is not None:
             width = next(w for w in widths if w >= width)
+        else:
+            width = -(-width // step) * step
+            width = width if most is None else min(width, most)
         rows = max(1, max_tokens // width)
         rows = min(rows, batch_size or rows)
         chunks = order[done : done + rows]

@@ -175,10 +175,10 @@ class Engine:
             of its own. None: on a CPU 2,048 to 4,096, the
             more the narrower the model; 65,536 elsewhere. Where a batch does not fit into
             memory, it is split, and the number lowered.
-        compile: run the model through `torch.compile`. Batches then have at most 8 shapes, filled up
-            with padding, unless the model reads padding. The first batch of each shape takes long: it is
-            for long streams. Where the model repeats a layer, this layer is compiled once for each
-            shape, and its code does for all layers; what lies around them is not compiled.
+        compile: run the model through `torch.compile`. Where it repeats a layer, this layer is compiled,
+            once for all layers and all batches; what lies around them is not. Another model is compiled
+            as a whole: its batches then have at most 8 shapes, filled up with padding, unless the model
+            reads padding, and the first batch of each takes long. It is for long streams.
 
     Attributes:
         model: the model.

@@ -47,6 +47,9 @@ from .traits import (
 CPU_BATCH_TOKENS = (2048, 4096)
 # A GPU is kept busy by few large calls: with BERT-Large on an H200 5% more than by half as many tokens.
 BATCH_TOKENS = 65536
+# Elsewhere than on a CPU rows are filled up to a multiple of that: for a batch of a new shape cuDNN's
+# attention, for one, needs 10 ms to get ready.
+WIDTH_STEP = 16
 # Encoders in which every token attends to every other, so that one mask does for all layers.
 FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 # Batches after a shortage of memory before larger ones are tried again.
@@ -118,7 +121,8 @@ class Forward:
         device: where to run.
         dtype: the weights' type.
         max_batch_tokens: most tokens in a batch.
-        compile: compile the model or its repeated layers, and give it batches of few fixed shapes.
+        compile: compile its repeated layers; or the model as a whole, and give it batches of few fixed
+            shapes.
 
     Attributes:
         device: the device layer.
@@ -155,6 +159,8 @@ class Forward:
         if layers is not None:
             self._turn = layers.turn
         self._equal_lengths = self._sparse
+        self._layers = layers
+        self._step = 1 if self.device.device.type == "cpu" else WIDTH_STEP
         # Tokens in the widest rows in which padding is known to change nothing.
         self._padding_masked_to = float("inf") if masks_padding(model) else 0
         size = vocabulary_size(model)
@@ -201,6 +207,10 @@ class Forward:
         near = partial(torch.allclose, rtol=1e-3, atol=1e-5)
         return near(plain, as_is) and not near(plain, none)
 
+    def _takes_few_shapes(self) -> bool:
+        """Whether there is code for every single shape of batch."""
+        return self.compiled and (self._layers is None or self._layers.whole is not None)
+
     def plan(self, chunks: Chunks, max_seq_len: int, batch_size: int | None) -> Plan:
         """Lay ``chunks`` out in batches.
 
@@ -211,7 +221,9 @@ class Forward:
             plan_batches,
             chunks.length,
             self.max_batch_tokens,
-            widths=bucket_widths(max_seq_len) if self.compiled else None,
+            widths=bucket_widths(max_seq_len) if self._takes_few_shapes() else None,
+            step=self._step,
+            most=max_seq_len,
         )
         batches = cut(batch_size, equal_lengths=self._equal_lengths)
         if not self._equal_lengths and not self._masks_padding(chunks, batches, max_seq_len):

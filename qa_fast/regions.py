@@ -1,7 +1,8 @@
-"""The repeated layers of a model, compiled once for each shape of batch instead of one by one.
+"""The repeated layers of a model, compiled once for all of them and for batches of any shape.
 
 `torch.compile` of a whole model makes code for each of its layers, which for layers of one kind is the
-same over again. Compiled by itself, a layer lends its code to all others.
+same over again. Compiled by itself, a layer lends its code to all others. That takes so little time that
+code for any shape can be made, which takes longer; so batches need not be filled up to a few shapes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Regions:
 
     Attributes:
         turn: to be held in a call; one for all engines of a model.
+        whole: the model as compiled as a whole; None where that is not needed, or not yet known.
     """
 
     def __init__(self, model: Module, stacks: Sequence[Sequence[Module]]) -> None:
@@ -48,14 +50,14 @@ class Regions:
         for block, call in self._calls.items():
             update_wrapper(call, block.forward)  # for those that look at its arguments
         self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
-        self._whole: Callable[..., Any] | None = None
+        self.whole: Callable[..., Any] | None = None
         self._met = self._unfit = False
         self._thread: int | None = None
 
     def __call__(self, **arguments: Any) -> Any:
         """What the model returns; it must be somebody's `turn`."""
-        if self._whole is not None:
-            return self._whole(**arguments)
+        if self.whole is not None:
+            return self.whole(**arguments)
         # Those that the model's owner compiled or changed stay so.
         calls = [
             (block, call)
@@ -73,7 +75,7 @@ class Regions:
                 vars(block).pop("forward", None)
             self._thread = None
         if self._unfit or (calls and not self._met):
-            self._whole = torch.compile(self._model, dynamic=False)
+            self.whole = torch.compile(self._model, dynamic=False)
         return output
 
     def _call(self, stack: int, block: Module, *args: Any, **kwargs: Any) -> Any:
@@ -84,12 +86,12 @@ class Regions:
         self._unfit = self._unfit or not (_is_data(args) and _is_data(kwargs))
         if self._unfit:
             return type(block).forward(block, *args, **kwargs)
-        # Batches without padding may come without a mask: then a shape has code of two kinds.
+        # Batches without padding may come without a mask: then there is code of two kinds.
         given = (*(x is None for x in args), *(n for n, x in kwargs.items() if x is None))
         if (stack, given) not in self._compiled:
-            # PyTorch keeps code for a limited number of shapes, and counts by code objects.
+            # PyTorch keeps a limited number of versions, and counts them by code objects.
             function = FunctionType(_call_block.__code__.replace(), globals())
-            self._compiled[stack, given] = torch.compile(function, dynamic=False)
+            self._compiled[stack, given] = torch.compile(function, dynamic=True)
         return self._compiled[stack, given](block, *args, **kwargs)
 
 

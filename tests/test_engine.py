@@ -353,6 +353,16 @@ def test_plan_batches(lengths: list[int], max_tokens: int, batch_size: int | Non
     assert widths == sorted(widths, reverse=True)
 
 
+def test_plan_batches_of_widths_in_steps() -> None:
+    length = np.array([45, 44, 30, 17, 16, 3], np.int32)
+    batches = plan_batches(length, 100, step=16, most=46)
+    assert [(batch.chunks.tolist(), batch.rows, batch.width) for batch in batches] == [
+        ([0, 1], 2, 46), ([2, 3, 4], 3, 32), ([5], 1, 16),
+    ]  # fmt: skip
+    alone = plan_batches(length, 100, step=16, equal_lengths=True)
+    assert [batch.width for batch in alone] == length.tolist()
+
+
 class Callable:
     """Like an ONNX Runtime model: no module, takes named arguments, returns what it likes."""
 

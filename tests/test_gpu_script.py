@@ -67,7 +67,7 @@ def test_the_plan_is_printed_and_nothing_run() -> None:
     rows = [line.split() for line in done.stdout.splitlines()]
     totals = [int(row[2]) for row in rows if row[0] == "call"]
     seconds = [int(row[1]) for row in rows if row[0] != "call"]
-    assert sum(totals) == sum(seconds) <= 670  # of 900, two starts of the machine taken off
+    assert sum(totals) == sum(seconds) <= 800  # of 900, two starts of the machine taken off
     assert {"values", "suite", "ncu", "pipeline"} <= {row[0] for row in rows}
 
 
