@@ -80,7 +80,8 @@ PIPES = {
 class Workload(NamedTuple):
     """A call of the decoder. ``chunks`` per question; None: every chunk is a question of its own.
 
-    ``whole_rows``: no context is given, and one null position for all chunks.
+    ``whole_rows``: no context is given, and one null position for all chunks. ``unaligned``: logits begin
+    in the middle of what is loaded at a time.
     """
 
     top_k: int
@@ -94,6 +95,7 @@ class Workload(NamedTuple):
     null_in_spans: bool = False
     distinct: bool = False
     whole_rows: bool = False
+    unaligned: bool = False
     batch: int = 64
 
     def __str__(self) -> str:
@@ -103,7 +105,7 @@ class Workload(NamedTuple):
         return " ".join([sizes, *self._others()])
 
     def _others(self) -> list[str]:
-        flags = ("ragged", "mask", "null_in_spans", "distinct", "whole_rows")
+        flags = ("ragged", "mask", "null_in_spans", "distinct", "whole_rows", "unaligned")
         others = [name.replace("_", " ") for name in flags if getattr(self, name)]
         others += [self.scoring] * (self.scoring != "probability")
         return others + ([f"{self.chunks:,} chunks"] if self.chunks else [])
@@ -146,6 +148,8 @@ EVERY_BRANCH = [
     *(work._replace(**variant) for work in BUDGETS for variant in VARIANTS.values()),
     Workload(20, 30, dtype=torch.bfloat16, ragged=True, chunks=2, distinct=True),
     Workload(20, 30, dtype=torch.float32, chunks=2, scoring="shared", mask=True),
+    *(Workload(k, 30, dtype=torch.bfloat16, ragged=True, unaligned=True) for k in (1, 20)),
+    Workload(20, 30, unaligned=True),
     Workload(100, 30),
     Workload(100, 100),
     Workload(12, 15, n=128),
@@ -257,7 +261,8 @@ def launches(work: Workload) -> tuple[list[Launch], int]:
     chunks = work.batch
     questions = chunks if work.chunks is None else max(1, chunks // work.chunks)
     shape = (chunks * work.n,) if work.ragged else (chunks, work.n)
-    logits = torch.zeros((), dtype=work.dtype).expand(shape)  # shapes alone: nothing reads them
+    # Shapes alone: nothing reads them.
+    logits = torch.zeros(2, dtype=work.dtype)[int(work.unaligned)].expand(shape)
     ids = torch.arange(chunks, dtype=torch.int32)
     context = torch.tensor([[1, work.n]] * chunks, dtype=torch.int32)
     arguments: dict[str, Any] = {

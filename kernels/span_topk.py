@@ -1132,7 +1132,9 @@ def span_topk(
     row_stride = 0 if row_offset is not None else n_logits // n_chunks
     tiled = shape.tiles > 1
     nulls = isinstance(null_position, Tensor)
+    aligned = start_logits.data_ptr() % 16 == 0, end_logits.data_ptr() % 16 == 0
     fits = not tiled and shape.per <= 12 and shape.block_len == 32 and top_k <= 32
+    fits = fits and (row_offset is None or all(aligned))
     max_registers = tuning.max_registers
     if not (fits and final) or context_mask is not None or null_in_spans:
         max_registers = None
@@ -1159,8 +1161,7 @@ def span_topk(
     key = (
         device.index,
         start_logits.dtype,
-        start_logits.data_ptr() % 16 == 0,
-        end_logits.data_ptr() % 16 == 0,
+        *aligned,
         None if context_mask is None else context_mask.data_ptr() % 16 == 0,
         context is None,
         nulls,

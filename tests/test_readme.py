@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -144,3 +145,39 @@ def test_ci_runs_the_two_commands_as_written() -> None:
 def test_links_inside_the_repository_exist(page: str) -> None:
     for target in set(re.findall(r"\]\(([^)#]+)", PAGES[page])):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_figures_of_a_gpu_are_those_that_were_measured() -> None:
+    results = json.loads((ROOT / "bench" / "results" / "gpu_h200.json").read_text())["results"]
+    alone: dict[Any, dict[str, Any]] = {}
+    beside: dict[Any, dict[str, float]] = {}
+    for row in results["decode"]:
+        key = row.get("top_k"), row.get("dtype")
+        if row.get("table") == "alone" and row["chunks"] == 1_000_000:
+            alone.setdefault(key, {})[row["provider"]] = row["microseconds"]
+        if row.get("table") == "next to others" and row["chunks"] == 4096:
+            beside.setdefault(key, {})[row["provider"]] = row["microseconds"]
+    lines = re.findall(r"^\| (\d+), (float\d+) \|(.*)\|$", README, re.MULTILINE)
+    assert len(lines) == 6
+    for top_k, dtype, cells in lines:
+        ours, floor = (alone[int(top_k), dtype][name] for name in ("ours", "memory floor"))
+        peers = beside[int(top_k), dtype]
+        graph = peers["ours, CUDA graph"]
+        ratios = (
+            f"{peers[name] / graph:,.0f}x" if peers[name] else ""
+            for name in ("torch backend", "reader", "textbook")
+        )
+        expected = [f"{ours * 1e3:.2f}", f"{floor / ours:.0%}", *ratios]
+        assert [cell.strip() for cell in cells.split("|")] == expected
+    models = {(row["model"], row["provider"]): row for row in results["pipeline"] if "model" in row}
+    for name, model, provider in (
+        ("1 layer, 16 wide, float32", "near-free", "ours float32"),
+        ("BERT-base, bfloat16", "base", "ours bfloat16"),
+        ("BERT-Large, bfloat16", "large", "ours bfloat16"),
+        ("BERT-Large, bfloat16, `compile=True`", "large", "ours bfloat16+compile"),
+    ):
+        row = models[model, provider]
+        used = f"{row['utilization']:.0%}" if row["utilization"] > 0.01 else ""
+        rates = (f"{row[f'{x}_per_second']:,.0f}" for x in ("questions", "chunks"))
+        cells = " | ".join([name, *rates, used, f"{row['device_busy']:.0%}"])
+        assert f"| {cells} |".replace("|  |", "| |") in README
