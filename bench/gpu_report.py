@@ -204,11 +204,7 @@ def growth(found: Record) -> list[Record]:
     """Times of decoding for each provider and length of a row, at the most rows that it was given."""
     rows = [x for x in found["results"]["decode"] if x.get("table") == "growth"]
     most = {x["n"]: max(y["chunks"] for y in rows if y["n"] == x["n"]) for x in rows}
-    return [
-        x
-        for x in rows
-        if x["chunks"] == most[x["n"]] or x["provider"] == "textbook"
-    ]
+    return [x for x in rows if x["chunks"] == most[x["n"]] or x["provider"] == "textbook"]
 
 
 def main() -> None:

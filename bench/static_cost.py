@@ -80,8 +80,8 @@ PIPES = {
 class Workload(NamedTuple):
     """A call of the decoder. ``chunks`` per question; None: every chunk is a question of its own.
 
-    ``whole_rows``: no context is given, and one null position for all chunks. ``unaligned``: logits begin
-    in the middle of what is loaded at a time.
+    ``whole_rows``: no context is given, and one null position for all chunks. ``unaligned``: logits
+    begin in the middle of what is loaded at a time.
     """
 
     top_k: int
