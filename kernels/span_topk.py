@@ -1134,7 +1134,7 @@ def span_topk(
     nulls = isinstance(null_position, Tensor)
     aligned = start_logits.data_ptr() % 16 == 0, end_logits.data_ptr() % 16 == 0
     fits = not tiled and shape.per <= 12 and shape.block_len == 32 and top_k <= 32
-    fits = fits and (row_offset is None or all(aligned))
+    fits = fits and all(aligned)
     max_registers = tuning.max_registers
     if not (fits and final) or context_mask is not None or null_in_spans:
         max_registers = None
