@@ -441,7 +441,7 @@ def values(run: Run) -> None:
         (name, x, seed, run.device)
         for seed in seeds
         for name, x in sorted(variants.items(), key=lambda x: -x[1].n)  # the slow ones first
-        if x.compared or seed == seeds[0]
+        if x.compared or (run.gpu and seed == seeds[0])
     ]
     hashes = set()
     for (name, _, seed, _), found in in_processes(
@@ -651,6 +651,8 @@ def profile_of(call: Callable[[], Any], device: str, calls: int = 1) -> Any:
 
 def launch_times(call: Callable[[], Any], device: str) -> list[tuple[str, float]]:
     """What runs on the device in a call, in its order, with microseconds; on a CPU nothing does."""
+    if device != "cuda":
+        return []
     events = [
         event
         for event in profile_of(call, device).events()
@@ -828,7 +830,7 @@ def pipelines(run: Run) -> None:
     rate = pipeline.matmul_rate(run.device, torch.bfloat16)
     run.emit(what="matrix product", dtype="bfloat16", flops_per_second=rate)
     run.emit(what="MLPerf, BERT-Large, H200", samples_per_second=pipeline.MLPERF_SAMPLES_PER_SECOND)
-    for model, variant in PIPELINES:
+    for model, variant in PIPELINES if run.gpu else PIPELINES[1:6:2]:
         if not run.wants(f"{model} {variant}"):
             continue
         if run.gpu:

@@ -315,7 +315,7 @@ def test_every_step_runs_on_a_cpu(tmp_path: Path, steps: list[str]) -> None:
     if "--call" in steps:
         calls = [x for x in found if x["step"] == "values" and "seed" in x]
         assert len(calls) > 10
-        assert {x["result"] for x in calls} == {"right", "compiled"}
+        assert {x["result"] for x in calls} == {"right"}
         tunings = [x["tuning"] for x in found if x["step"] == "sweep" and "tuning" in x]
         assert {} in tunings
         assert any(tunings)
@@ -323,4 +323,4 @@ def test_every_step_runs_on_a_cpu(tmp_path: Path, steps: list[str]) -> None:
     else:
         providers = {x["provider"] for x in found if x["step"] == "decode" and "provider" in x}
         assert {"ours", "torch backend", "reader", "textbook"} <= providers
-        assert sum(x["step"] == "pipeline" and "utilization" in x for x in found) == 8
+        assert sum(x["step"] == "pipeline" and "utilization" in x for x in found) == 3
