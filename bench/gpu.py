@@ -49,7 +49,7 @@ WHAT = {
     "question": "one question of 100,000 chunks, as a call, as a graph, and by kernel",
     "ncu": "hardware counters of three kernels, where there is an ncu",
     "random": "calls of any sizes and options against the float64 reference",
-    "decode": "decoding at many sizes, ours first, what others do after",
+    "decode": "decoding at many sizes, next to what others do, ours last",
     "pipeline": "from texts to answers, four models, with and without torch.compile",
     "engine": "qa_fast.pipeline next to the CPU's, and too little memory",
     "suite": "the tests of the operator and of decoding",

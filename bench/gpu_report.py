@@ -1,7 +1,9 @@
 """What gpu.py's results come to: which are bad, what is kept of them, and the table at the end.
 
-python bench/gpu_report.py found2/summary.json              # the table again
-python bench/gpu_report.py found2/summary.json growth.svg   # time over the length of a row
+    python bench/gpu_report.py found2/summary.json              # the table again
+    python bench/gpu_report.py found2/summary.json growth.svg   # time over the length of a row
+
+The plot needs matplotlib.
 """
 
 from __future__ import annotations

@@ -786,7 +786,7 @@ def profiled(run: Run) -> None:
 
 
 def decode_table(run: Run) -> None:
-    """Times of decoding: ours first, then what others do at sizes that they can take."""
+    """Times of decoding: next to what others do at sizes that they can take, then ours at more."""
     clock = run.clock()
     bandwidth = clock.bandwidth()
     run.emit(what="copy", bytes_per_second=bandwidth)

@@ -180,9 +180,8 @@ def merge_topk_kernel(
     head = ordered(as_float(tl.load(row_ptr, mask=present, other=MINUS_INF_BITS)) - list_norm)
     slots = tl.arange(0, BLOCK_K)
     keys = tl.full([BLOCK_K], MINUS_INF_KEY, tl.int32)
-    winners = tl.full(
-        [BLOCK_K], -1, tl.int32
-    )  # the list and the rank in it that a span was taken from
+    # The list that a span was taken from, and its rank there.
+    winners = tl.full([BLOCK_K], -1, tl.int32)
     ranks = tl.zeros([BLOCK_K], tl.int32)
     field = n_lists.to(tl.int64) * list_k
     if context_offset_ptr is not None:
