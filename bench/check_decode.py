@@ -26,8 +26,8 @@ import qa_fast
 if TYPE_CHECKING:
     import typer
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from decoding import assert_identical, assert_right, decode, ragged
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))
+from backends import assert_identical, assert_right, decode, ragged
 
 
 def draw(seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:

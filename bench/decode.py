@@ -42,7 +42,7 @@ import torch
 from torch import Tensor
 
 import qa_fast
-from qa_fast import spans
+from qa_fast.decoding import spans
 
 if TYPE_CHECKING:
     import typer

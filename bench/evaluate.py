@@ -21,14 +21,15 @@ from typing import Annotated, Any
 import typer
 
 import qa_fast
-from qa_fast.metrics import make_normalizer, score_answers
+from qa_fast.evaluation.metrics import score_answers
+from qa_fast.evaluation.normalizers import make_normalizer
 
 QUESTIONS = 100_000
 ROOT = Path(__file__).parents[1]
 
 
 def load_oracle() -> Any:
-    path = ROOT / "tests" / "scripts_of_squad.py"
+    path = ROOT / "tests" / "helpers" / "scripts_of_squad.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

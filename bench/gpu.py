@@ -64,8 +64,13 @@ def stage(folder: Path) -> None:
     for entry in (ROOT / "qa_fast").iterdir():
         (package / entry.name).symlink_to(entry)
     (package / "kernels").symlink_to(ROOT / "kernels")
+    decoding = package / "decoding"  # what is compiled does not land in the checkout
+    decoding.unlink()
+    decoding.mkdir()
+    for entry in (ROOT / "qa_fast" / "decoding").iterdir():
+        (decoding / entry.name).symlink_to(entry)
     if (compiler := shutil.which("cc")) is not None:
-        source, target = package / "cpu_backend.c", package / "_cpu_backend.so"
+        source, target = decoding / "c_backend.c", decoding / "_c_backend.so"
         options = "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-lm"
         subprocess.run([compiler, source, *options, "-o", target], check=False)
 

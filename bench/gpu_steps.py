@@ -47,8 +47,8 @@ import pipeline
 import torch
 import triton
 import triton.language as tl
+from backends import assert_identical, assert_same, tolerance
 from decode import Workload
-from decoding import assert_identical, assert_same, tolerance
 from gpu_report import Record
 from gpu_variants import VARIANTS, Call, Variant, growing_works, reference, timed_works, tunings
 from gpu_workers import described, in_processes
@@ -57,10 +57,11 @@ from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 import qa_fast
-from qa_fast import spans
-from qa_fast.device import is_device_lost
-from qa_fast.engine import Engine, Options, Pair
-from qa_fast.pipeline import BUNDLED_MODEL
+from qa_fast.decoding import spans
+from qa_fast.engine import Engine, Options
+from qa_fast.engine.device import is_device_lost
+from qa_fast.engine.streams import Pair
+from qa_fast.models.checkpoints import BUNDLED_MODEL
 
 ROOT = Path(__file__).parents[1]
 NO_DEVICE = 3  # exit status
@@ -957,7 +958,7 @@ def suite(run: Run) -> None:
             "--import-mode=importlib", "-p", "no:cacheprovider", "-p", "no:benchmark", "-q",
             f"--junitxml={report}", *parallel,
             "-k", "not cpu and not torch- and not any_call",
-            *(str(ROOT / "tests" / name) for name in tests),
+            *(str(ROOT / "tests" / "decoding" / name) for name in tests),
         ]  # fmt: skip
         seconds = max(5, min(run.left - 5, 600))
         environment = {k: v for k, v in os.environ.items() if k != "TORCH_COMPILE_DISABLE"}
@@ -1001,7 +1002,9 @@ def main() -> None:
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("--device", choices=("cuda", "cpu"), required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=ROOT / "tests" / "data" / "squad2_sample.json")
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "tests" / "recorded" / "squad2_sample.json"
+    )
     parser.add_argument("--until", type=float, default=math.inf, help="on the monotonic clock")
     parser.add_argument("--variant", action="append", default=[])
     parser.add_argument("--seeds", type=int, default=5)

@@ -21,10 +21,10 @@ from decode import GROWTH, Workload
 from qa_fast.kernels import span_topk
 from torch import Tensor
 
-from qa_fast.reference import ReferenceSpans, logsumexp
+from qa_fast.decoding.reference import ReferenceSpans, logsumexp
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from decoding import expected, ragged
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))
+from backends import expected, ragged
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 

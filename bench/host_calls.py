@@ -41,10 +41,10 @@ from qa_fast.kernels import merge_topk, span_topk
 from rich.table import Table
 
 import qa_fast
-from qa_fast import triton_backend
+from qa_fast.decoding import triton_backend
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests" / "helpers"))
 from launches import Kernel, gpus  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"

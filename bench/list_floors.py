@@ -29,7 +29,8 @@ import triton
 from qa_fast.kernels import span_topk
 
 import qa_fast
-from qa_fast import engine, triton_backend
+from qa_fast.decoding import triton_backend
+from qa_fast.engine import engine
 
 ROOT = Path(__file__).parents[1]
 
@@ -89,7 +90,7 @@ def steps(window: tuple[torch.Tensor, ...], top_k: int) -> Iterator[tuple[int, b
 def main() -> None:
     """Print and write the counts."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    sample = ROOT / "tests/data/squad2_sample.json"
+    sample = ROOT / "tests/recorded/squad2_sample.json"
     parser.add_argument("data", nargs="?", type=Path, default=sample, help="SQuAD's format")
     parser.add_argument("--limit", type=int, default=300, help="questions")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/list_floors.json")

@@ -47,9 +47,10 @@ from transformers import (
     BertForQuestionAnswering,
 )
 
-from qa_fast.chunks import Chunker
-from qa_fast.engine import Engine, Options, Pair, Stats
-from qa_fast.pipeline import BUNDLED_MODEL
+from qa_fast.engine import Engine, Options, Stats
+from qa_fast.engine.chunker import Chunker
+from qa_fast.engine.streams import Pair
+from qa_fast.models.checkpoints import BUNDLED_MODEL
 
 if TYPE_CHECKING:
     import typer

@@ -7,9 +7,10 @@ Both get the same 5,000 features of SQuAD questions, with logits of the bundled 
 example has them (a `datasets.Dataset`), then as a list of dicts, which spares the loop the reading of
 rows. Without ``--data`` the questions are those of the tests, repeated, with noise added to the logits.
 
-The loop is the one that the tests compare with (tests/run_qa.py). It looks at the 20 best starts x the
-20 best ends; ours looks at all. So before anything is timed: all answers must be equal, but where ours
-scores more and the loop has not seen it; and the first ones must equal those of a loop over all spans.
+The loop is the one that the tests compare with (tests/helpers/run_qa.py). It looks at the 20 best starts
+x the 20 best ends; ours looks at all. So before anything is timed: all answers must be equal, but where
+ours scores more and the loop has not seen it; and the first ones must equal those of a loop over all
+spans.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from rich.table import Table
 import qa_fast
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests" / "helpers"))
 import run_qa  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
@@ -45,7 +46,7 @@ THOROUGH = 100
 def examples_of(data: Path | None, most: int) -> list[dict[str, str]]:
     """Questions of a SQuAD file, or of the tests' sample."""
     if data is None:
-        lines = (ROOT / "tests/data/golden.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (ROOT / "tests/recorded/golden.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [row for row in map(json.loads, lines) if row["set"] in ("squad2", "xquad_en")]
     else:
         rows = [

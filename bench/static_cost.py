@@ -56,7 +56,7 @@ from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-from qa_fast import triton_backend
+from qa_fast.decoding import triton_backend
 
 SM_CYCLES = 132 * 1.98e9  # a second, on all multiprocessors together
 BANDWIDTH = {"H200": 4.3e12, "H100": 3.0e12}  # bytes a second that a copy reaches

@@ -14,53 +14,51 @@ a name that needs them.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .compat import postprocess_qa_predictions as postprocess_qa_predictions
-    from .datasets import read_examples as read_examples
-    from .evaluation import Evaluation as Evaluation
-    from .evaluation import evaluate as evaluate
-    from .manifest import merge as merge
-    from .notebook import show as show
-    from .pipeline import pipeline as pipeline
-    from .predict import predict as predict
-    from .predictions import Prediction as Prediction
-    from .predictions import read_predictions as read_predictions
-    from .reader import Reader as Reader
-    from .register import register as register
-    from .register import unregister as unregister
-    from .rows import Columns as Columns
-    from .rows import Example as Example
-    from .spans import Spans as Spans
-    from .spans import decode_spans as decode_spans
-    from .spans import warmup as warmup
+    from .data.answers import Prediction as Prediction
+    from .data.examples import Columns as Columns
+    from .data.examples import Example as Example
+    from .data.opening import read_examples as read_examples
+    from .data.predictions import read_predictions as read_predictions
+    from .decoding.spans import Spans as Spans
+    from .decoding.spans import decode_spans as decode_spans
+    from .decoding.spans import warmup as warmup
+    from .dropin.pipeline import pipeline as pipeline
+    from .dropin.reader import Reader as Reader
+    from .dropin.registration import register as register
+    from .dropin.registration import unregister as unregister
+    from .dropin.run_qa import postprocess_qa_predictions as postprocess_qa_predictions
+    from .evaluation.evaluate import Evaluation as Evaluation
+    from .evaluation.evaluate import evaluate as evaluate
+    from .pages.notebook import show as show
+    from .runs.merging import merge as merge
+    from .runs.predict import predict as predict
 
 # Each public name and the module that defines it.
 _HOME = {
-    "Columns": "rows",
-    "Evaluation": "evaluation",
-    "Example": "rows",
-    "Prediction": "predictions",
-    "Reader": "reader",
-    "Spans": "spans",
-    "decode_spans": "spans",
-    "evaluate": "evaluation",
-    "merge": "manifest",
-    "pipeline": "pipeline",
-    "postprocess_qa_predictions": "compat",
-    "predict": "predict",
-    "read_examples": "datasets",
-    "read_predictions": "predictions",
-    "register": "register",
-    "show": "notebook",
-    "unregister": "register",
-    "warmup": "spans",
+    "Columns": "data.examples",
+    "Evaluation": "evaluation.evaluate",
+    "Example": "data.examples",
+    "Prediction": "data.answers",
+    "Reader": "dropin.reader",
+    "Spans": "decoding.spans",
+    "decode_spans": "decoding.spans",
+    "evaluate": "evaluation.evaluate",
+    "merge": "runs.merging",
+    "pipeline": "dropin.pipeline",
+    "postprocess_qa_predictions": "dropin.run_qa",
+    "predict": "runs.predict",
+    "read_examples": "data.opening",
+    "read_predictions": "data.predictions",
+    "register": "dropin.registration",
+    "show": "pages.notebook",
+    "unregister": "dropin.registration",
+    "warmup": "decoding.spans",
 }
 
 __all__ = [
@@ -96,15 +94,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
-
-
-class _Package(ModuleType):
-    """Keeps `qa_fast.pipeline` the function after the module of the same name has been imported."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in _HOME and isinstance(value, ModuleType):
-            return  # the import system binding a submodule; `sys.modules` still has it
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -7,6 +7,6 @@ Example:
     'question-answering'
 """
 
-from .register import register
+from .dropin.registration import register
 
 register()

@@ -16,13 +16,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from .answering import DEFAULTS, Answering, OnError, Reject
-from .engine import Engine
-from .options import Options
-from .pipeline import pipeline
-from .predictions import Prediction, to_table
-from .provenance import versions
-from .rows import Columns, check_columns, row_of
+from .data.answers import Prediction
+from .data.examples import Columns, check_columns, row_of
+from .data.predictions import to_table
+from .engine.loading import ModelSpec
+from .engine.options import Options
+from .runs.answering import DEFAULTS, Answering, OnError, Reject
+from .runs.provenance import versions
 
 if TYPE_CHECKING:
     import pyarrow
@@ -109,15 +109,15 @@ def predict(
     return blocks.map_batches(
         Answerer,
         fn_constructor_kwargs={
-            "model": model,
-            "loading": {
-                "tokenizer": tokenizer,
-                "device": device,
-                "dtype": dtype,
-                "compile": compile,
-                "allow_pickle": allow_pickle,
-                "trust_remote_code": trust_remote_code,
-            },
+            "spec": ModelSpec(
+                model=model,
+                tokenizer=tokenizer,
+                device=device,
+                dtype=dtype,
+                compile=compile,
+                allow_pickle=allow_pickle,
+                trust_remote_code=trust_remote_code,
+            ),
             "answering": answering,
             "columns": columns,
             "threads": max(1, round(resources["num_cpus"])),
@@ -133,8 +133,7 @@ class Answerer:
 
     def __init__(
         self,
-        model: Any,
-        loading: Mapping[str, Any],
+        spec: ModelSpec,
         answering: Answering,
         columns: Columns,
         threads: int,
@@ -142,7 +141,7 @@ class Answerer:
         import torch
 
         torch.set_num_threads(threads)
-        self._engine: Engine = pipeline(model, **loading).engine
+        self._engine = spec.load()
         self._answering = answering
         self._columns = columns
 

@@ -54,7 +54,7 @@ def fork() -> Any:
     """Starts processes that have PyTorch loaded already."""
     context = multiprocessing.get_context("forkserver")
     loaded = ["pandas", "pyarrow.parquet", "transformers.models.bert.modeling_bert"]
-    context.set_forkserver_preload(["qa_fast.predict", "qa_fast.cli", *loaded])
+    context.set_forkserver_preload(["qa_fast.runs.predict", "qa_fast.cli", *loaded])
 
     def start(code: str, **names: Any) -> Any:
         # One thread each: several of them share the cores with the tests.

@@ -2,6 +2,14 @@
 
 Nothing heavy is imported at the top of these modules, so that ``--help``, ``--version`` and a mistake
 in the arguments answer at once. Bad input is one line on standard error and exit code 2.
+
+- `ask`: one question over texts
+- `predict`: every question of a data set, to disk
+- `merge`: what several processes of a run have made, put together
+- `evaluate`: scores, results and a report
+- `compare`: two runs side by side
+- `messages`: errors and notes, in the command line's words
+- `terminal`: answers for a person to read
 """
 
 from __future__ import annotations
@@ -15,10 +23,10 @@ import typer
 from typer.core import TyperGroup
 
 from qa_fast import __version__
-from qa_fast.files import explain
+from qa_fast.files.wording import explain
 
 from . import ask, compare, evaluate, merge, predict
-from .common import InputError
+from .messages import InputError
 from .terminal import visible
 
 

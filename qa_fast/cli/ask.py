@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from qa_fast.files import explain, open_file
+from qa_fast.files.reading import open_file
+from qa_fast.files.wording import explain
 
-from .common import (
+from .messages import (
     AllowPickle,
     Device,
     DocStride,
@@ -28,7 +29,7 @@ from .common import (
 from .terminal import STANDARD_INPUT, SourcedAnswer, display_name, json_line, print_answers
 
 if TYPE_CHECKING:
-    from qa_fast.pipeline import QuestionAnsweringPipeline
+    from qa_fast.dropin.pipeline import QuestionAnsweringPipeline
 
 CONTEXT_TEXT = "--context-text"
 _BOM = "\ufeff"
@@ -123,9 +124,7 @@ def ask(
     texts = _read_contexts([*(context or []), *(more_files or [])], context_text)
     with quiet():
         try:
-            from qa_fast.pipeline import (
-                pipeline,  # here, because it imports PyTorch and Transformers
-            )
+            from qa_fast.dropin.pipeline import pipeline
 
             qa = pipeline(
                 model,

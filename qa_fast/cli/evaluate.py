@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import AllowPickle, InputError, TrustRemoteCode, input_error, quiet, say
+from .messages import AllowPickle, InputError, TrustRemoteCode, input_error, quiet, say
 from .terminal import visible
 
 if TYPE_CHECKING:
-    from qa_fast.evaluation import Evaluation
+    from qa_fast.evaluation.evaluate import Evaluation
 
 BUNDLED = "bundled"
 
@@ -241,9 +241,9 @@ def evaluate(
     if model is None and (device or no_answer or allow_pickle or trust_remote_code):
         given = "--device, --no-answer, --allow-pickle and --trust-remote-code"
         raise InputError(f"{given} are for --model, which was not given")
-    from qa_fast.evaluation import evaluate as run_evaluate
-    from qa_fast.rows import Columns
-    from qa_fast.shards import write_file
+    from qa_fast.data.examples import Columns
+    from qa_fast.evaluation.evaluate import evaluate as run_evaluate
+    from qa_fast.files.writing import write_file
 
     try:
         for file in filter(None, (report, out_file)):
@@ -275,12 +275,12 @@ def evaluate(
             ),
         )
         if results is not None:
-            from qa_fast.results import write_results
+            from qa_fast.evaluation.results import write_results
 
             files = write_results(found, results, name=Path(data).stem, command_line=sys.argv)
             say(f"written: {files[0]} and {files[1].name}")
         if report is not None:
-            from qa_fast.report import write_report
+            from qa_fast.pages.report import write_report
 
             write_report(
                 found, report, title=_title(data, predictions, model), command_line=sys.argv
@@ -302,7 +302,8 @@ def _answering(model: str | None, no_answer: bool, **loading: Any) -> dict[str, 
     """The arguments that let a model answer first; none without a model."""
     if model is None:
         return {}
-    from qa_fast.pipeline import BUNDLED_MODEL, pipeline
+    from qa_fast.dropin.pipeline import pipeline
+    from qa_fast.models.checkpoints import BUNDLED_MODEL
 
     with quiet():
         qa = pipeline(BUNDLED_MODEL if model == BUNDLED else model, **loading)
@@ -323,7 +324,7 @@ def _print(found: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from qa_fast.breakdown import FEATURES
+    from qa_fast.evaluation.breakdown import FEATURES
 
     console = Console(highlight=False)
     table = Table("", "%", "95% interval", "questions", box=None, pad_edge=False)

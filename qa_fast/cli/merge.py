@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import input_error, say
+from .messages import input_error, say
 
 
 def merge(
@@ -15,7 +15,7 @@ def merge(
     ],
 ) -> None:
     """Put together the results of qa-fast predict --num-shards, and check that no row is missing."""
-    from qa_fast.manifest import merge as run_merge
+    from qa_fast.runs.merging import merge as run_merge
 
     try:
         manifest = run_merge(output)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import (
+from .messages import (
     AllowPickle,
     Device,
     DocStride,
@@ -23,7 +23,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from qa_fast.predict import Run
+    from qa_fast.runs.predict import Run
 
 EPILOG = """\
 [bold]Examples[/]
@@ -291,9 +291,9 @@ def predict(
 ) -> None:
     """Answer every question of a data set; safe to stop, kill and run again."""
     with quiet():
-        from qa_fast.predict import predict as run_predict
-        from qa_fast.rows import Columns
-        from qa_fast.shards import shards_from_environment
+        from qa_fast.data.examples import Columns
+        from qa_fast.runs.parts import shards_from_environment
+        from qa_fast.runs.predict import predict as run_predict
 
         columns = Columns(id=id_column, question=question_column, context=context_column)
         answering: dict[str, Any] = {

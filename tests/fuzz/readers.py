@@ -34,13 +34,14 @@ if __name__ == "__main__":
 
     instrumented = atheris.instrument_imports(include=["qa_fast"])
 with instrumented:
-    from qa_fast.comparison import read_scored_answers
-    from qa_fast.datasets import open_source
-    from qa_fast.evaluation import _read_na_prob
-    from qa_fast.files import explain
-    from qa_fast.manifest import check_settings, is_complete, read_manifest
-    from qa_fast.predictions import read_predictions
-    from qa_fast.shards import Output, Part, finished_part
+    from qa_fast.data.opening import open_source
+    from qa_fast.data.predictions import read_predictions
+    from qa_fast.evaluation.compare import read_scored_answers
+    from qa_fast.evaluation.matching import _read_na_prob
+    from qa_fast.files.wording import explain
+    from qa_fast.runs.manifest import check_settings, is_complete, read_manifest
+    from qa_fast.runs.output import Output
+    from qa_fast.runs.parts import Part, finished_part
 
 # --- sound files --------------------------------------------------------------------------------
 

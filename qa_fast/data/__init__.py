@@ -1,0 +1,8 @@
+"""Examples in, answers out: the records, and the files that hold them.
+
+- `examples`: one question of a data set, and what a record must hold to be one
+- `answers`: answers and predictions; no-answer probabilities
+- `sources`: JSON, Parquet and rows in memory, row by row
+- `opening`: which source is meant, by its name or its kind
+- `predictions`: files of predictions: Parquet, JSONL and those of run_qa
+"""

@@ -1,0 +1,88 @@
+"""Answers as records: of one question, and of a data set's."""
+
+from __future__ import annotations
+
+from math import exp, inf
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from qa_fast.decoding.search import Scoring
+from dataclasses import dataclass, field
+from math import log
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qa_fast.decoding.search import Scoring
+
+_LARGEST_ODDS = 1e30  # JSON has no infinity
+
+
+class Answer(TypedDict):
+    """One answer.
+
+    ``score`` is a probability, or a sum of two logits under ``scoring="logit"``; ``answer`` is
+    ``context[start:end]``. The null answer ("not answerable") is ``""`` at 0 to 0.
+    """
+
+    score: float
+    start: int
+    end: int
+    answer: str
+
+
+@dataclass(slots=True)
+class Prediction:
+    """What was answered to one question.
+
+    Attributes:
+        id: the question's id.
+        answer: the answer; "" for "not answerable".
+        start: the character of the context at which it begins, 0 for ""; None where a file does not
+            say.
+        end: the character after its last; None where a file does not say.
+        score: of the answer, in the unit of the scoring that was used; None where a file does not say.
+        null_score: of the null answer, whether it was allowed or not; None where the model has no null
+            position or a file does not say.
+        n_best: the best answers, best first, in a run with ``--no-answer`` the null answer among them.
+        chunks: how many chunks the context made; None where a file does not say.
+    """
+
+    id: str
+    answer: str
+    start: int | None = None
+    end: int | None = None
+    score: float | None = None
+    null_score: float | None = None
+    n_best: list[Answer] = field(default_factory=list)
+    chunks: int | None = None
+
+
+def null_odds(prediction: Prediction, scoring: Scoring = "logit") -> float | None:
+    """How much better the null answer is than the best span, as ``run_qa.py`` defines it.
+
+    Under "logit" this is the difference of the two scores. The other scorings give probabilities with
+    one normalizer per chunk, of which this is the difference of the logarithms: over one chunk the same
+    number.
+
+    Returns:
+        The difference; positive where "no answer" is the better one. None without a null score.
+    """
+    if prediction.null_score is None:
+        return None
+    spans = (answer["score"] for answer in prediction.n_best if answer["answer"])
+    best = next(spans, None)
+    if best is None:
+        return _LARGEST_ODDS
+    null = prediction.null_score
+    if scoring != "logit":
+        null, best = (log(p) if p > 0 else -inf for p in (null, best))
+    if null == best:
+        return 0.0
+    return max(-_LARGEST_ODDS, min(null - best, _LARGEST_ODDS))
+
+
+def na_prob(odds: float) -> float:
+    """The logistic function of `null_odds`: monotone, from 0 to 1, 0.5 where they are 0."""
+    if odds >= 0:
+        return 1 / (1 + exp(-odds))
+    return exp(max(odds, -700)) / (1 + exp(max(odds, -700)))

@@ -1,0 +1,486 @@
+"""Chunks in, logits out: planning batches and running the model on them.
+
+A window's batches lie one after the other in one flat buffer, padding included, and so do their
+logits: the decoder finds each chunk's row by its offset, so nothing is cut out or sorted back, and a
+batch's inputs are views.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from threading import Lock
+from traceback import clear_frames
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from qa_fast.models.regions import regions
+from qa_fast.models.torch_settings import as_by_default
+from qa_fast.models.traits import (
+    accepted_arguments,
+    eval_mode,
+    float_weights,
+    is_block_sparse,
+    keeps_state,
+    logits_in,
+    masks_padding,
+    refuse_random,
+    unusable_output,
+    unwrapped,
+    vocabulary_size,
+)
+
+from .batches import Batch, Plan, bucket_widths, plan_batches
+from .chunks import Chunks, ranges
+from .device import Device, Runner, is_device_lost, is_out_of_memory, one_by_one, place_model
+from .errors import BatchError
+
+# On a CPU a batch's activations should stay in the cache: about 2^20 of them per layer, within limits.
+CPU_BATCH_TOKENS = (2048, 4096)
+# A GPU is kept busy by few large calls: with BERT-Large on an H200 5% more than by half as many tokens.
+BATCH_TOKENS = 65536
+# Elsewhere than on a CPU rows are filled up to a multiple of that: for a batch of a new shape cuDNN's
+# attention, for one, needs 10 ms to get ready.
+WIDTH_STEP = 16
+# Encoders in which every token attends to every other, so that one mask does for all layers.
+FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
+# Batches after a shortage of memory before larger ones are tried again.
+PATIENCE = 256
+# What padding may change in logits, of the range that they take in a row; but at least a few roundings.
+LEAK = 1e-4
+
+
+Failures = dict[int, Exception | None]
+"""Chunks that the model failed at even alone, and its error; None where they did not fit into memory."""
+
+
+class Logits(NamedTuple):
+    """What the model gave for a plan.
+
+    Attributes:
+        start: [P] float32.
+        end: [P] float32.
+        failed: chunks without logits; those are NaN here.
+    """
+
+    start: Tensor
+    end: Tensor
+    failed: Failures
+
+
+class Forward:
+    """A model, and how it is called.
+
+    Args:
+        model: see `Engine`, as the other arguments.
+        tokenizer: for its padding, and for which arguments its model takes.
+        device: where to run.
+        dtype: the weights' type.
+        max_batch_tokens: most tokens in a batch.
+        compile: compile its repeated layers; or the model as a whole, and give it batches of few fixed
+            shapes.
+
+    Attributes:
+        device: the device layer.
+        max_batch_tokens: as given, or less after the device ran out of memory.
+        reentrant: whether several threads may call the model at a time, each with a batch.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        device: str | int | torch.device | None,
+        dtype: str | torch.dtype | None,
+        max_batch_tokens: int | None,
+        compile: bool,
+    ) -> None:
+        self.model = model
+        self.device = Device(place_model(model, device, dtype))
+        self.max_batch_tokens = max_batch_tokens or self._default_batch_tokens()
+        self._most_batch_tokens = self.max_batch_tokens
+        self._since_shortage = 0
+        self.compiled = compile
+        layers = regions(model) if compile else None
+        # Trials call the model itself: their shapes are not worth compiling.
+        whole = torch.compile(model, dynamic=False) if compile and layers is None else model
+        self._call = whole if layers is None else layers
+        refuse_random(model)
+        self._accepted = accepted_arguments(model, tokenizer)
+        config = getattr(unwrapped(model), "config", None)
+        self._sparse = is_block_sparse(model)
+        self.reentrant = not compile and not keeps_state(model)
+        self._turn: AbstractContextManager[Any] = nullcontext() if self.reentrant else Lock()
+        if layers is not None:
+            self._turn = layers.turn
+        self._equal_lengths = self._sparse
+        self._layers = layers
+        self._step = 1 if self.device.device.type == "cpu" else WIDTH_STEP
+        # Tokens in the widest rows in which padding is known to change nothing.
+        self._padding_masked_to = float("inf") if masks_padding(model) else 0
+        size = vocabulary_size(model)
+        most = float("inf") if size is None else size
+        pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
+        # One that was added to the tokenizer only, the model would not know; padding is masked.
+        self._pad_id = next(pad for pad in pads if pad is not None and 0 <= pad < most)
+        # Whether rows of a batch change each other; None where that has not been tried yet.
+        self._rows_apart = True if self._sparse or self._padding_masked_to else None
+        self._eval = eval_mode(model)
+        self._warned = False
+        self._works = False
+        self._mask_as_is = self._takes_mask_as_is()
+
+    def _default_batch_tokens(self) -> int:
+        if self.device.device.type != "cpu":
+            return BATCH_TOKENS
+        least, most = CPU_BATCH_TOKENS
+        width = getattr(getattr(unwrapped(self.model), "config", None), "hidden_size", None)
+        return min(max(least, (1 << 20) // width), most) if isinstance(width, int) else least
+
+    def _takes_mask_as_is(self) -> bool:
+        """Whether the model takes a mask of shape [B, 1, 1, N], as its attention needs it.
+
+        From [B, N] Transformers makes one of [B, 1, N, N], in every batch and with a look at its
+        values, which a GPU has to be waited for. Which models take the other shape depends on the
+        release and on the attention, so a small batch is tried: it must give the same, and something
+        else without a mask.
+        """
+        if getattr(getattr(self.model, "config", None), "model_type", None) not in FULL_ATTENTION:
+            return False
+        device = self.device.device
+        ids = torch.arange(1, 9, dtype=torch.int64, device=device).view(2, 4)
+        rows = [True] * 4, [True, True, False, False]
+        mask = torch.tensor(rows, dtype=torch.bool, device=device)
+        try:
+            with torch.inference_mode(), self._ready():
+                plain, none, as_is = (
+                    self.model(input_ids=ids, attention_mask=m).start_logits[mask]
+                    for m in (mask.long(), None, mask[:, None, None])
+                )
+        except Exception:  # whatever a model may do with an argument it does not expect
+            return False
+        near = partial(torch.allclose, rtol=1e-3, atol=1e-5)
+        return near(plain, as_is) and not near(plain, none)
+
+    def _takes_few_shapes(self) -> bool:
+        """Whether there is code for every single shape of batch."""
+        return self.compiled and (self._layers is None or self._layers.whole is not None)
+
+    def plan(self, chunks: Chunks, max_seq_len: int, batch_size: int | None) -> Plan:
+        """Lay ``chunks`` out in batches.
+
+        Rows are padded on the right whatever the tokenizer says: then a token's position does not
+        depend on the batch.
+        """
+        cut = partial(
+            plan_batches,
+            chunks.length,
+            self.max_batch_tokens,
+            widths=bucket_widths(max_seq_len) if self._takes_few_shapes() else None,
+            step=self._step,
+            most=max_seq_len,
+        )
+        batches = cut(batch_size, equal_lengths=self._equal_lengths)
+        if not self._equal_lengths and not self._masks_padding(chunks, batches, max_seq_len):
+            batches = cut(batch_size, equal_lengths=True)
+        if any(len(batch.chunks) > 1 for batch in batches) and not self._keeps_rows_apart(chunks):
+            batches = cut(1, equal_lengths=True)
+        row_offset = np.empty(len(chunks), np.int64)
+        size = 0
+        for batch in batches:
+            row_offset[batch.chunks] = size + np.arange(len(batch.chunks)) * batch.width
+            size += batch.rows * batch.width
+        buffers = self._fill(
+            size, ranges(row_offset, chunks.length), chunks.input_ids, chunks.token_type_ids
+        )
+        return Plan(batches, chunks.length, row_offset, buffers)
+
+    def _fill(
+        self,
+        size: int,
+        place: npt.NDArray[np.int64],
+        input_ids: npt.NDArray[Any],
+        token_type_ids: npt.NDArray[Any],
+    ) -> dict[str, Tensor]:
+        """The model's arguments, [size] each: T tokens at their ``place`` [T], and padding elsewhere."""
+        buffers = {}
+        for name, padding, values in (
+            ("input_ids", self._pad_id, input_ids),
+            ("attention_mask", 0, 1),
+            ("token_type_ids", 0, token_type_ids),
+        ):
+            if name in self._accepted:
+                buffers[name] = self.device.host_buffer((size,), torch.int64)
+                array = buffers[name].numpy()
+                array.fill(padding)
+                array[place] = values
+        return buffers
+
+    def _masks_padding(self, chunks: Chunks, batches: list[Batch], max_seq_len: int) -> bool:
+        """Whether the padding in ``batches`` changes no logits, as far as a trial shows.
+
+        A few rows are read alone, and padded in one batch: the longest chunk without one and without
+        two of its tokens, as a model may read tokens in groups; a half and a third of it, as what
+        attends to what may depend on the number of groups; and the shortest chunk. What the trial shows
+        holds for rows up to a power of two wide.
+
+        Raises:
+            ValueError: the same row alone has other logits each time.
+        """
+        # Longest first: the last is a batch's shortest.
+        padded = [b.width for b in batches if chunks.length[b.chunks[-1]] < b.width]
+        width = max(padded, default=0)
+        if width <= self._padding_masked_to:
+            return True
+        width = min(max_seq_len, 1 << (width - 1).bit_length())
+        rows = _trial_rows(chunks)
+        found = self._trials(chunks, *([row] for row in rows), rows, rows[:1], width=width)
+        if found is None:
+            return False
+        *alone, together, again = found
+        noise = self._noise(together)
+        if _difference(alone[0][0], again[0]) > noise:
+            raise ValueError(
+                f"{type(self.model).__name__} cannot be used: each time it reads the same tokens, it "
+                "gives other logits, so the same question would get different answers; is there "
+                "dropout in it, or hashing by random numbers?"
+            )
+        masked = all(
+            _difference(row[0], padded_row[: row.shape[1]]) <= noise
+            for row, padded_row in zip(alone, together, strict=True)
+        )
+        if masked:
+            self._padding_masked_to = width
+            self._rows_apart = True
+        else:
+            self._equal_lengths = True
+        return masked
+
+    def _keeps_rows_apart(self, chunks: Chunks) -> bool:
+        """Whether rows of one length leave each other alone in a batch, as far as a trial shows.
+
+        They do not where numbers are scaled by the greatest of the whole batch, as dynamic quantization
+        does.
+        """
+        if self._rows_apart is None:
+            row = _trial_rows(chunks)[0]
+            rows = [row, np.r_[row[-2::-1], row[-1:]]]
+            found = self._trials(chunks, *([row] for row in rows), rows, width=len(row))
+            if found is None:
+                return True
+            *alone, together = found
+            noise = self._noise(together)
+            self._rows_apart = all(
+                _difference(a[0], b) <= noise for a, b in zip(alone, together, strict=True)
+            )
+        return self._rows_apart
+
+    def _noise(self, logits: Tensor) -> float:
+        """What another way to compute them may change in ``logits``; see `_difference`."""
+        kinds = {logits.dtype, *(p.dtype for p in float_weights(self.model))}
+        return max(LEAK, *(4 * torch.finfo(kind).eps for kind in kinds))
+
+    def _trials(
+        self, chunks: Chunks, *batches: list[npt.NDArray[np.int64]], width: int
+    ) -> list[Tensor] | None:
+        """`_trial` of batches: one of several rows is ``width`` wide, one of a row as wide as that.
+
+        None where the model fails, whatever it raises: `run` meets it again, and says whose fault it is.
+        """
+        try:
+            with self._ready():
+                return [
+                    self._trial(chunks, rows, width if len(rows) > 1 else len(rows[0]))
+                    for rows in batches
+                ]
+        except Exception as error:
+            clear_frames(error.__traceback__)
+            if is_out_of_memory(error):
+                self.device.free_cache()
+            return None
+
+    @torch.inference_mode()
+    def _trial(self, chunks: Chunks, rows: list[npt.NDArray[np.int64]], width: int) -> Tensor:
+        """Logits [rows, width, 2] of ``rows`` of the chunks' tokens, padded to ``width``."""
+        tokens = np.concatenate(rows)
+        place = np.concatenate([i * width + np.arange(len(row)) for i, row in enumerate(rows)])
+        shape = len(rows), width
+        buffers = self._fill(
+            len(rows) * width, place, chunks.input_ids[tokens], chunks.token_type_ids[tokens]
+        )
+        inputs = {name: self.device.upload(buffer).view(shape) for name, buffer in buffers.items()}
+        output = self.model(**self._arguments(inputs))
+        logits = logits_in(output, shape)
+        if logits is None:
+            raise ValueError(unusable_output(output, self.model, shape))
+        return torch.stack(logits, dim=-1).cpu()
+
+    def run(self, plan: Plan, workers: Runner = one_by_one) -> Logits:
+        """Call the model on each batch; on a GPU this returns before the work is done.
+
+        Where the model raises, smaller batches show whether that is for single chunks' sake.
+
+        Raises:
+            BatchError: it is not; or the device is lost.
+            ValueError: the model returns something else than logits.
+        """
+        inputs = {name: self.device.upload(buffer) for name, buffer in plan.buffers.items()}
+        size, device = plan.padded_tokens, self.device.device
+        start = torch.empty(size, dtype=torch.float32, device=device)
+        end = torch.empty_like(start)
+        done = 0
+        calls = []
+        for batch in plan.batches:
+            here = slice(done, done + batch.rows * batch.width)
+            done = here.stop
+            shape = batch.rows, batch.width
+            views = {name: tensor[here].view(shape) for name, tensor in inputs.items()}
+            out = start[here].view(shape), end[here].view(shape)
+            calls.append(
+                partial(self._run_batch, batch.chunks, views, plan.length[batch.chunks], *out)
+            )
+        with self._ready():
+            if self._sparse and isinstance(self.model, torch.nn.Module):
+                # It leaves block-sparse attention for good at the first short row: here, for the
+                # window's last ones, since the longest come first.
+                modules: Any = self.model.modules()
+                next(m for m in modules if hasattr(m, "set_attention_type")).set_attention_type(
+                    "block_sparse"
+                )
+            found = (workers if self.reentrant else one_by_one)(calls)
+        failed = {chunk: error for batch in found for chunk, error in batch.items()}
+        if len(failed) == len(plan.length) > 1:
+            _raise_first(failed)
+        return Logits(start, end, failed)
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        """The model without dropout, none of the caller's modes in its way, and no other's calls."""
+        with self._turn, self._eval.of(self.model), as_by_default(self.device.device.type):
+            yield
+
+    @torch.inference_mode()
+    def _run_batch(
+        self,
+        chunks: npt.NDArray[np.int64],
+        inputs: dict[str, Tensor],
+        length: npt.NDArray[np.int32],
+        start: Tensor,
+        end: Tensor,
+        again: bool = True,
+    ) -> Failures:
+        """Fill ``start`` and ``end`` [rows, width] with what the model gives for C <= rows chunks."""
+        rows, width = start.shape
+        if rows == 1 or rows * width <= self.max_batch_tokens:
+            error = None
+            try:
+                output = self._call(**self._arguments(inputs))
+                logits = logits_in(output, (rows, width))
+                if logits is not None:
+                    start.copy_(logits[0])
+                    end.copy_(logits[1])
+                    self._works = True
+                    self._restore_budget()
+                    return {}
+            except Exception as caught:
+                if not is_out_of_memory(caught):
+                    error = caught
+                    clear_frames(error.__traceback__)  # or it would hold all tensors of the call
+                    if is_device_lost(error):
+                        raise BatchError(chunks.tolist(), error) from error
+            else:
+                raise ValueError(unusable_output(output, self.model, (rows, width)))
+            if error is None:
+                # Only now, when the shortage's error with all that its traceback holds is gone.
+                self.device.free_cache()
+                if rows == 1 and again:  # a shortage may pass
+                    return self._run_batch(chunks, inputs, length, start, end, again=False)
+            if rows == 1 and (error is not None or width == length[0]):
+                start.fill_(torch.nan)
+                end.fill_(torch.nan)
+                return {int(chunks[0]): error}
+            if error is None:
+                self._lower_budget(rows * width)
+        failed: Failures = {}
+        size = (len(length) + 1) // 2
+        for first in range(0, len(length), size):
+            part = slice(first, min(first + size, len(length)))
+            # Rows are sorted: the second half can be narrower.
+            corner = part, slice(int(length[part].max()))
+            views = {name: tensor[corner].contiguous() for name, tensor in inputs.items()}
+            failed |= self._run_batch(chunks[part], views, length[part], start[corner], end[corner])
+            # A model that has never worked is not tried with every single chunk.
+            if not self._works and 1 < size == len(failed):
+                _raise_first(failed)
+        return failed
+
+    def _arguments(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        # Copies: a model that writes into them must find them whole when a batch is tried again.
+        arguments: dict[str, Any] = {name: tensor.clone() for name, tensor in inputs.items()}
+        if self._mask_as_is:
+            arguments["attention_mask"] = inputs["attention_mask"].bool()[:, None, None]
+        if "use_cache" in self._accepted:
+            arguments["use_cache"] = False
+        return arguments
+
+    def _restore_budget(self) -> None:
+        """Larger batches again, after many for which memory sufficed: a shortage may have passed."""
+        self._since_shortage += 1
+        if self._since_shortage >= PATIENCE and self.max_batch_tokens < self._most_batch_tokens:
+            self._since_shortage = 0
+            self.max_batch_tokens = min(2 * self.max_batch_tokens, self._most_batch_tokens)
+
+    def _lower_budget(self, tokens: int) -> None:
+        self._since_shortage = 0
+        self.max_batch_tokens = min(self.max_batch_tokens, max(1, tokens // 2))
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"a batch of {tokens} tokens does not fit into the memory of "
+                f"{self.device.device}: it is split, and later batches are smaller; "
+                f"max_batch_tokens={self.max_batch_tokens} avoids this",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _raise_first(failed: Failures) -> None:
+    """Raise the first of the model's errors, if there is one, as that of all chunks."""
+    for error in failed.values():
+        if error is not None:
+            raise BatchError(list(failed), error) from error
+
+
+def _trial_rows(chunks: Chunks) -> list[npt.NDArray[np.int64]]:
+    """Rows to try a model with, each by the indices of its tokens; see `Forward._masks_padding`."""
+    longest, shortest = int(chunks.length.argmax()), int(chunks.length.argmin())
+    begin, size = int(chunks.row_offset[longest]), int(chunks.length[longest])
+    sizes = {max(1, n) for n in (size - 1, size - 2, size // 2, size // 3)}
+    return [
+        # The last token stays, as one that the model may look for.
+        *(np.r_[begin : begin + n - 1, begin + size - 1] for n in sorted(sizes, reverse=True)),
+        chunks.row_offset[shortest] + np.arange(chunks.length[shortest]),
+    ]
+
+
+def _difference(logits: Tensor, others: Tensor) -> float:
+    """How far logits [N, 2] lie from ``others`` at most, in parts of the range that they take.
+
+    Infinity where they are not finite at the same tokens.
+    """
+    found = 0.0
+    for a, b in zip(logits.float().unbind(-1), others.float().unbind(-1), strict=True):
+        finite = a.isfinite()
+        if not torch.equal(finite, b.isfinite()):
+            return float("inf")
+        a, b = a[finite], b[finite]
+        if not torch.equal(a, b):
+            found = max(found, float((a - b).abs().max() / (a.max() - a.min())))
+    return found

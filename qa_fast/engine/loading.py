@@ -1,0 +1,136 @@
+"""An engine for a model that is named: which model, and how it is to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qa_fast.models.checkpoints import BUNDLED_MODEL, load_model, load_tokenizer
+from qa_fast.models.dtypes import dtype_to_load, to_dtype
+from qa_fast.models.traits import check_model
+
+from .device import to_device
+from .engine import Engine
+from .errors import warn_caller
+from .options import check_count, check_flag
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model and how it is to run; every field is checked, and nothing is loaded yet.
+
+    Attributes:
+        model: a model id on the Hugging Face Hub, a folder, or a model instance; None for the
+            bundled model. For `load_engine` also an `Engine`, or what has one.
+        tokenizer: an id, a folder or an instance of a fast tokenizer; None for the model's own.
+        device: "cpu", "cuda", "cuda:1", "mps", a GPU's index, or -1 for the CPU. None: a GPU where
+            there is one; a model instance stays where it is.
+        dtype: the weights' type by its name in PyTorch or as a `torch.dtype`; "auto" for the
+            checkpoint's own; None for float32 on a CPU and "auto" elsewhere.
+        batch_size: most chunks that the model reads at once.
+        max_batch_tokens: most tokens, padding included, that the model reads at once.
+        compile: run the model through `torch.compile`.
+        allow_pickle: also load weights that are pickled.
+        trust_remote_code: run code that comes with the model or its tokenizer.
+
+    Example:
+        >>> ModelSpec(device="cpu", batch_size=8).load().batch_size
+        8
+    """
+
+    model: Any = None
+    tokenizer: Any = None
+    device: str | int | torch.device | None = None
+    dtype: str | torch.dtype | None = None
+    batch_size: int | None = None
+    max_batch_tokens: int | None = None
+    compile: bool = False
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("compile", "allow_pickle", "trust_remote_code"):
+            object.__setattr__(self, name, check_flag(name, getattr(self, name)))
+        for name in ("batch_size", "max_batch_tokens"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        if self.dtype not in (None, "auto"):
+            to_dtype(self.dtype)
+
+    def load(self) -> Engine:
+        """The engine.
+
+        Raises:
+            OSError: a model or tokenizer that cannot be found or loaded, or that would need a permission
+                that was not given; or a model without weights for the layer that answers.
+            ValueError: a model, a tokenizer or a device that cannot be used.
+        """
+        model = BUNDLED_MODEL if self.model is None else self.model
+        device = self.device
+        if isinstance(model, (str, Path)):
+            tokenizer = model if self.tokenizer is None else self.tokenizer
+            if device is None:
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = to_device(device)
+            load_as = dtype_to_load(self.dtype, device)
+            self._warn_of_code(model, tokenizer)
+            model = load_model(
+                model,
+                dtype=load_as,
+                allow_pickle=self.allow_pickle,
+                trust_remote_code=self.trust_remote_code,
+            )
+        else:
+            check_model(model)
+            if self.tokenizer is None:
+                raise ValueError(
+                    f"a tokenizer is needed with a model instance ({type(model).__name__}); pass "
+                    "tokenizer=AutoTokenizer.from_pretrained(...)"
+                )
+            tokenizer = self.tokenizer
+            self._warn_of_code(tokenizer)
+        if isinstance(tokenizer, (str, Path)):
+            tokenizer = load_tokenizer(tokenizer, trust_remote_code=self.trust_remote_code)
+        return Engine(
+            model,
+            tokenizer,
+            device=device,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+            max_batch_tokens=self.max_batch_tokens,
+            compile=self.compile,
+        )
+
+    def _warn_of_code(self, *sources: Any) -> None:
+        if self.trust_remote_code:
+            names = dict.fromkeys(str(x) for x in sources if isinstance(x, (str, Path)))
+            warn_caller(
+                f"trust_remote_code=True: code that comes with {' or '.join(map(repr, names))} runs "
+                "with all your rights"
+            )
+
+
+def load_engine(spec: ModelSpec) -> Engine:
+    """The engine that ``spec`` asks for: a new one, or the one that it holds.
+
+    Args:
+        spec: its model may also be an `Engine`, or a pipeline or a reader, which has one.
+
+    Raises:
+        OSError: as `ModelSpec.load`.
+        ValueError: as `ModelSpec.load`; or an engine, and beside it how one is to be made.
+    """
+    held = getattr(spec.model, "engine", spec.model)
+    if not isinstance(held, Engine):
+        return spec.load()
+    given = [
+        field.name
+        for field in fields(spec)
+        if field.name != "model" and getattr(spec, field.name) not in (None, False)
+    ]
+    if given:
+        raise ValueError(f"{', '.join(given)}: give it where the engine is made, not here")
+    return held

@@ -1,0 +1,12 @@
+"""Predictions against gold answers: how good, on which questions, how sure.
+
+- `evaluate`: `evaluate` and what it finds
+- `matching`: gold answers, predictions and no-answer probabilities side by side
+- `normalizers`: the form in which answers are compared
+- `metrics`: exact match and F1 of SQuAD 1.1, 2.0 and MLQA
+- `thresholds`: no-answer thresholds, precision and recall
+- `breakdown`: scores by kind of question
+- `statistics`: bootstrap, McNemar's test, calibration
+- `results`: what is kept of an evaluation
+- `compare`: two runs side by side
+"""

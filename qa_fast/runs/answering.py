@@ -1,0 +1,143 @@
+"""Rows in, predictions out: what every way of running a data set has in common."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from qa_fast.data.answers import Answer, Prediction, null_odds
+from qa_fast.data.examples import Row
+from qa_fast.engine.engine import Engine
+from qa_fast.engine.errors import ExampleError
+from qa_fast.engine.options import Options
+from qa_fast.engine.readings import Reading
+from qa_fast.engine.streams import Pair
+
+OnError = Literal["fail", "skip"]
+
+DEFAULTS: dict[str, Any] = {
+    "top_k": 5,
+    "max_answer_len": 30,
+    "align_to_words": False,
+    "scoring": "logit",
+}
+"""Where whole data sets are answered otherwise than single questions: as by ``run_qa.py``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that could not be answered.
+
+    Attributes:
+        row: its number from 0.
+        place: where it stands in the data.
+        id: its id; None where it could not be read.
+        reason: why.
+    """
+
+    row: int
+    place: str
+    id: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How the rows of a data set are answered.
+
+    Attributes:
+        options: what to return. With ``handle_impossible_answer`` the null answer competes.
+        null_threshold: by how much the null score must then exceed that of the best span for the
+            answer to be "".
+        on_error: "fail" at a row that cannot be answered, or "skip" it and give a `Reject`.
+    """
+
+    options: Options
+    null_threshold: float = 0.0
+    on_error: OnError = "fail"
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("fail", "skip"):
+            raise ValueError(f"on_error must be 'fail' or 'skip'; got {self.on_error!r}")
+        if self.null_threshold != 0 and not self.options.handle_impossible_answer:
+            raise ValueError(
+                f"null_threshold={self.null_threshold} is of use with handle_impossible_answer=True "
+                "only: without it no answer is empty"
+            )
+
+    def run(self, engine: Engine, rows: Iterable[Row]) -> Iterator[Prediction | Reject]:
+        """The prediction of each row, or its `Reject`, in order.
+
+        Raises:
+            ValueError: with ``on_error="fail"``, at the first row that cannot be answered; the message
+                says where it stands.
+        """
+        waiting: deque[tuple[Row, str] | Reject] = deque()
+
+        def pairs() -> Iterator[Pair]:
+            for row in rows:
+                example = row.example
+                if example is None:
+                    waiting.append(self._reject(row, None, row.problem))
+                else:
+                    waiting.append((row, example.id))
+                    yield example.question, example.context
+
+        # The null answer is added here, so that the best span is kept whatever top_k is.
+        options = replace(self.options, handle_impossible_answer=False)
+        data = _AtRest(pairs)
+        for result in engine.read(data, options, errors="return", reproducible=True):
+            while isinstance(first := waiting.popleft(), Reject):
+                yield first
+            row, id_ = first
+            if isinstance(result, ExampleError):
+                yield self._reject(row, id_, _without_number(str(result)))
+            else:
+                yield self._prediction(id_, result)
+        for last in waiting:
+            assert isinstance(last, Reject)
+            yield last
+
+    def _reject(self, row: Row, id_: str | None, reason: str) -> Reject:
+        if self.on_error == "fail":
+            raise ValueError(
+                f"{row.place}: {reason} (on_error='skip', on the command line --on-error skip, goes "
+                "on and lists such rows)"
+            )
+        return Reject(row.number, row.place, id_, reason)
+
+    def _prediction(self, id_: str, reading: Reading) -> Prediction:
+        n_best = list(reading.answers)
+        found = Prediction(
+            id_, "", 0, 0, None, reading.null_score, n_best=n_best, chunks=reading.chunks
+        )
+        best = n_best[0] if n_best else None
+        if self.options.handle_impossible_answer and reading.null_score is not None:
+            null = Answer(score=reading.null_score, start=0, end=0, answer="")
+            odds = null_odds(found, self.options.scoring)
+            if odds is None or odds > self.null_threshold:
+                best = null
+            n_best.append(null)
+            n_best.sort(key=lambda answer: answer["score"], reverse=True)
+        if best is not None:
+            found.answer, found.score = best["answer"], best["score"]
+            found.start, found.end = best["start"], best["end"]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _AtRest:
+    """An iterable that is no iterator, so that which pairs are read together does not hang on time."""
+
+    pairs: Callable[[], Iterator[Pair]]
+
+    def __iter__(self) -> Iterator[Pair]:
+        return self.pairs()
+
+
+def _without_number(message: str) -> str:
+    """The engine's message without its count of the pairs: the row has a place of its own."""
+    return re.sub(r"\b(question|context) \d+", r"the \1", message)

@@ -1,0 +1,375 @@
+"""`predict()`: answer every question of a data set, in constant memory and safe from crashes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from tqdm import tqdm
+
+from qa_fast.data.examples import Columns
+from qa_fast.data.opening import open_source
+from qa_fast.data.sources import Source
+from qa_fast.engine.loading import ModelSpec, load_engine
+from qa_fast.engine.options import Options, check_count
+from qa_fast.files.reading import Watch
+from qa_fast.files.writing import locked, write_json
+
+from .answering import DEFAULTS, Answering, OnError
+from .manifest import check_settings, is_complete, is_unbegun, read_manifest, shard_manifest
+from .merging import finish, merge
+from .output import Output
+from .parts import MOST_SHARDS, Part, finished_part, plan_parts, remove_unfinished, write_part
+from .processes import run_processes
+from .provenance import engine_settings, model_name, versions
+from .share import answer_parts, default_part_rows, resolved, session, size_of, until_stopped
+from .stopping import Interrupted, OnInterrupt, Stopping
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a call of `predict` has come to.
+
+    Attributes:
+        output: the file or folder of the predictions.
+        complete: whether it is there; False for one of several processes, whose results are still to
+            be merged.
+        written: predictions; of this process only, if not complete.
+        rejected: rows that could not be answered; of this process only, if not complete.
+        rejects: the file that lists them; None where there are none or it is not complete.
+        manifest: settings, versions and timings, as they also stand in a file beside the output.
+    """
+
+    output: Path
+    complete: bool
+    written: int
+    rejected: int
+    rejects: Path | None
+    manifest: dict[str, Any]
+
+
+def predict(
+    source: Any,
+    output: str | Path,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    device: str | None = None,
+    devices: Sequence[str] | None = None,
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    max_batch_tokens: int | None = None,
+    compile: bool = False,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+    columns: Columns | None = None,
+    split: str | None = None,
+    subset: str | None = None,
+    limit: int | None = None,
+    on_error: OnError = "fail",
+    on_interrupt: OnInterrupt = "drop",
+    null_threshold: float = 0.0,
+    part_rows: int | None = None,
+    num_shards: int = 1,
+    shard_index: int = 0,
+    progress: bool | Callable[[int], object] = False,
+    **options: Any,
+) -> Run:
+    """Answer all questions of a data set and write the answers to disk.
+
+    Rows are worked through in parts, and a part is written whole or not at all. After a crash, a kill or
+    a full disk the same call goes on where it stopped and ends with the same bytes as a run without the
+    stop. A call with other settings is refused.
+
+    Args:
+        source: the questions: see `read_examples`.
+        output: where the answers go, and by its name as what: ``.parquet`` and ``.jsonl`` are one file;
+            ``.json`` is the file of id to text of ``run_qa.py``, and its siblings appear beside it
+            (n-best lists, null odds, no-answer probabilities); a name without an ending is a folder of
+            Parquet files.
+        model: a model's name or folder; None for the bundled one; or an `Engine` or what `pipeline`
+            returned.
+        tokenizer: as in `pipeline`.
+        device: as in `pipeline`.
+        devices: several devices, such as ``["cuda:0", "cuda:1"]``: one process runs on each.
+        dtype: as in `pipeline`.
+        batch_size: as in `pipeline`.
+        max_batch_tokens: as in `pipeline`.
+        compile: as in `pipeline`.
+        allow_pickle: as in `pipeline`.
+        trust_remote_code: as in `pipeline`.
+        columns: the names of the columns, where they are not those of `Example`.
+        split: which split of a data set with several.
+        subset: which subset of a data set on the Hub.
+        limit: answer only so many rows.
+        on_error: "fail" at a row that cannot be answered; or "skip" it, and list it with its place and
+            the reason in a file of rejects.
+        on_interrupt: what Ctrl-C does to the part at hand: "drop" it; or "finish" it, and drop it only
+            at a second Ctrl-C. SIGTERM then finishes it too. For programs that may set the handlers of
+            signals, which the main thread alone can.
+        null_threshold: with ``handle_impossible_answer``, by how much the null score must exceed that of
+            the best span for the answer to be "".
+        part_rows: rows of a part, the most that a crash can cost; None for 256 to 8,192, by the size of
+            the data.
+        num_shards: how many processes or machines share the rows, each with this call but for
+            ``shard_index``, on a file system they all see; `merge` puts together what they made.
+        shard_index: which of them this is, from 0.
+        progress: show a progress bar on standard error; or a function, called with the number of rows
+            done since its last call.
+        **options: as of a `pipeline`'s call, such as ``handle_impossible_answer=True``. Defaults that
+            differ: ``top_k=5, max_answer_len=30, scoring="logit", align_to_words=False``.
+
+    Raises:
+        OSError: a file that cannot be read or written.
+        ValueError: an argument that cannot be used; settings that are not those of the run in
+            ``output``; another process that is writing there; a file of the data that changes while it
+            is read; with ``on_error="fail"`` a row that cannot be answered.
+        Interrupted: stopped by a signal; a `KeyboardInterrupt`, whose message says how to go on.
+
+    Example:
+        >>> import tempfile
+        >>> rows = [{"id": "q1", "question": "Who wrote it?", "context": "Ada wrote the note."}]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = predict(rows, f"{folder}/predictions.json")
+        ...     run.written, run.rejected, run.output.read_text().split()
+        (1, 0, ['{', '"q1":', '"Ada"', '}'])
+    """
+    answering = Answering(Options(**{**DEFAULTS, **options}), null_threshold, on_error)
+    _check_counts(limit, part_rows, num_shards, shard_index)
+    target = Output.of(output)
+    if on_interrupt not in get_args(OnInterrupt):
+        raise ValueError(f"on_interrupt must be 'drop' or 'finish'; got {on_interrupt!r}")
+    data = open_source(source, columns=columns, split=split, subset=subset)
+    watch = Watch(data.files)
+    rows = _count(data, limit, num_shards)
+    if target.kind == "run_qa":
+        _check_ids(data, rows)
+    spec = ModelSpec(
+        model=model,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        batch_size=batch_size,
+        max_batch_tokens=max_batch_tokens,
+        compile=compile,
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
+    )
+    if devices is not None and len(devices) > 1:
+        arguments = {
+            "source": source,
+            "output": str(output),
+            **{field.name: getattr(spec, field.name) for field in fields(spec)},
+            "columns": columns,
+            "split": split,
+            "subset": subset,
+            "limit": limit,
+            "on_error": on_error,
+            "on_interrupt": on_interrupt,
+            "null_threshold": null_threshold,
+            "part_rows": part_rows,
+            **options,
+        }
+        jobs = _jobs(arguments, data, devices, num_shards, shard_index)
+        with _told(target, data), _reporter(progress, rows, 0) as report:
+            run_processes(jobs, report, on_interrupt)
+        if num_shards == 1:
+            return _outcome(target, merge(output))
+        mine = [shard_manifest(target, job["num_shards"], job["shard_index"]) for job in jobs]
+        return _outcome(target, *map(read_manifest, mine))
+    with locked(target.folder, f"{shard_index}-of-{num_shards}"):
+        engine = load_engine(replace(spec, device=devices[0] if devices else device))
+        answering = replace(answering, options=resolved(engine, answering.options))
+        part_rows = part_rows or default_part_rows(rows)
+        settings = {
+            "input": data.fingerprint(),
+            "columns": asdict(columns or Columns()),
+            "limit": limit,
+            "output": target.kind,
+            **engine_settings(engine),
+            "compile": compile,
+            "options": asdict(answering.options),
+            "null_threshold": null_threshold,
+            "part_rows": part_rows,
+            "num_shards": num_shards,
+            "versions": versions(),
+        }
+        check_settings(target, settings)
+        if settings["input"] is None and not is_unbegun(target):
+            raise ValueError(
+                f"{target.path} holds a run, and whether that was on the same data cannot be told, as "
+                f"{data.name} is no file; name another output, or remove it"
+            )
+        if is_complete(target):
+            return _outcome(target, merge(output))
+        path = shard_manifest(target, num_shards, shard_index)
+        manifest = {
+            "status": "running",
+            "rows": rows,
+            "settings": settings,
+            "source": data.name,
+            "model": model_name(model, engine),
+            "seed": None,  # nothing is random
+            "on_error": on_error,
+            "sessions": read_manifest(path)["sessions"] if path.exists() else [],
+        }
+        write_json(path, manifest)
+        # Processes that began at the same time see each other here at the latest.
+        check_settings(target, settings)
+        parts: Iterable[Part] = plan_parts(rows, part_rows, num_shards, shard_index)
+        missing, total = parts, None
+        if rows is not None:
+            parts = list(parts)
+            remove_unfinished(target.folder, parts)
+            missing = [part for part in parts if finished_part(target.folder, part) is None]
+            total = size_of(parts)
+        stopping = Stopping() if on_interrupt == "finish" else nullcontext(Stopping())
+        with (
+            _told(target, data),
+            session(manifest, path, engine),
+            _reporter(progress, total, 0 if total is None else total - size_of(missing)) as report,
+            stopping as stop,
+        ):
+            end = 0
+            todo = until_stopped(missing, stop)
+            answers = answer_parts(data, todo, rows or limit, answering, engine, report)
+            try:
+                for part, predictions, rejects in answers:
+                    watch.check()
+                    write_part(target.folder, part, predictions, rejects)
+                    end = part.start + len(predictions) + len(rejects)
+            except (ValueError, OSError):
+                watch.check()  # where the data changed, that is what to tell
+                raise
+        if rows is None:
+            if not end:
+                raise ValueError(f"{data.name} holds no questions")
+            manifest["rows"] = end
+        if num_shards == 1:
+            return _outcome(target, finish(target, manifest))
+        written = [finished_part(target.folder, part) for part in parts]
+        for count in ("written", "rejected"):
+            manifest[count] = sum(record[count] for record in written if record is not None)
+        manifest["status"] = "complete"
+        write_json(path, manifest)
+        return _outcome(target, manifest)
+
+
+def _check_counts(
+    limit: int | None, part_rows: int | None, num_shards: int, shard_index: int
+) -> None:
+    for name, number, least in (
+        ("limit", limit, 1),
+        ("part_rows", part_rows, 1),
+        ("num_shards", num_shards, 1),
+        ("shard_index", shard_index, 0),
+    ):
+        if number is not None:
+            check_count(name, number, least)
+    if num_shards > MOST_SHARDS:
+        raise ValueError(f"num_shards must be at most {MOST_SHARDS}; got {num_shards}")
+    if shard_index >= num_shards:
+        raise ValueError(
+            f"shard_index counts from 0 and must be below num_shards ({num_shards}); got {shard_index}"
+        )
+
+
+def _count(data: Source, limit: int | None, num_shards: int) -> int | None:
+    """How many rows to answer; None where that is not known before they are read."""
+    rows = data.count()
+    if rows == 0:
+        raise ValueError(f"{data.name} holds no questions")
+    if rows is None and num_shards > 1:
+        raise ValueError(
+            f"how many rows {data.name} has is not known before it is read, so processes cannot "
+            "share them; write them to a file first"
+        )
+    return rows if rows is None or limit is None else min(rows, limit)
+
+
+def _check_ids(data: Source, rows: int | None) -> None:
+    """A JSON object holds an id once: better told now than after the work."""
+    places: dict[str, str] = {}
+    for row in data.rows(0, rows) if data.rereadable else ():
+        if row.example is not None:
+            first = places.setdefault(row.example.id, row.place)
+            if first != row.place:
+                raise ValueError(
+                    f"id {row.example.id!r} occurs twice, in {first} and {row.place}, and a JSON object "
+                    "holds it once: write .parquet or .jsonl"
+                )
+
+
+def _jobs(
+    arguments: dict[str, Any],
+    data: Source,
+    devices: Sequence[str],
+    num_shards: int,
+    shard_index: int,
+) -> list[dict[str, Any]]:
+    """The arguments of each device's process: a part of this one's share of the rows."""
+    for name, kinds in (("source", (str, Path)), ("model", (str, Path, type(None)))):
+        if not isinstance(arguments[name], kinds):
+            raise ValueError(
+                f"with several devices the {name} must be given by its name or path, for other "
+                f"processes to load it; got a {type(arguments[name]).__name__}"
+            )
+    if not data.rereadable:
+        raise ValueError(f"several processes cannot share {data.name}; give a file")
+    columns = arguments["columns"]
+    common = {
+        **{name: str(x) if isinstance(x, Path) else x for name, x in arguments.items()},
+        "columns": None if columns is None else asdict(columns),
+        "num_shards": num_shards * len(devices),
+    }
+    first = shard_index * len(devices)
+    return [
+        {**common, "device": device, "shard_index": first + i} for i, device in enumerate(devices)
+    ]
+
+
+# --- what is told while it runs and after -------------------------------------------------------
+
+
+@contextmanager
+def _told(target: Output, data: Source) -> Iterator[None]:
+    """Says of an interrupt how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        then = "and the same command goes on with the others"
+        if not data.files and data.fingerprint() is None:
+            then = f"but {data.name} cannot be read again: remove them to begin anew"
+        raise Interrupted(
+            f"stopped; the parts that are finished are in {target.folder}, {then}",
+            getattr(stopped, "signal", signal.SIGINT),
+        ) from None
+
+
+@contextmanager
+def _reporter(
+    progress: bool | Callable[[int], object], total: int | None, done: int
+) -> Iterator[Callable[[int], object]]:
+    """A function to call with every number of rows that were done."""
+    if callable(progress):
+        yield progress
+        return
+    # In a log, where lines cannot be drawn over, there is one a minute.
+    slow = {} if sys.stderr.isatty() else {"mininterval": 60, "maxinterval": 60, "delay": 60}
+    with tqdm(total=total, initial=done, unit=" questions", disable=not progress, **slow) as bar:
+        yield bar.update
+
+
+def _outcome(target: Output, *manifests: dict[str, Any]) -> Run:
+    return Run(
+        output=target.path,
+        complete=is_complete(target),
+        written=sum(manifest["written"] for manifest in manifests),
+        rejected=sum(manifest["rejected"] for manifest in manifests),
+        rejects=target.rejects if target.rejects.exists() else None,
+        manifest=manifests[0],
+    )
