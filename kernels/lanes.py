@@ -21,6 +21,8 @@ import triton.language as tl
 LOWEST = tl.constexpr(-3.4028234663852886e38)
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
+# Of peaks below it LOG2_E times the peak is rounded by 0.004 at most.
+LARGEST_PEAK = tl.constexpr(65536.0)
 MINUS_INF_KEY = tl.constexpr(-2139095041)  # ordered(-inf)
 NO_KEY = tl.constexpr(-2147483648)
 NO_INDEX = tl.constexpr(2147483647)
@@ -138,12 +140,13 @@ def peak_and_mass(x, extra, lane, PER: tl.constexpr):
     """
     peak = unordered(tl.max(ordered(tl.maximum(lane_max(x, PER), extra)), axis=0))
     extra = tl.where(lane == 0, extra, float("-inf"))
-    if (peak > -1e38) & (peak < 1e38):
+    if (peak > -LARGEST_PEAK) & (peak < LARGEST_PEAK):
         c = -peak * LOG2_E
         mass = tl.exp2(tl.fma(extra, LOG2_E, c))
         for r in tl.static_range(PER):
             mass += tl.exp2(tl.fma(x[r], LOG2_E, c))
-    else:  # rare: the product has no place in float32
+    else:
+        # Rare. What is lost when the product is rounded would be as large as the differences.
         peak = tl.maximum(peak, LOWEST)
         mass = tl.exp2((extra - peak) * LOG2_E)
         for r in tl.static_range(PER):

@@ -298,6 +298,20 @@ def test_ties_are_in_the_order_of_chunk_start_end(
         np.testing.assert_array_equal(getattr(got, name).numpy(), getattr(want, name), err_msg=name)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_logits_far_from_the_others(dtype: torch.dtype, scoring: str, backend: str):
+    for large in (7e4, -7e4, 3e6, 1e10, -1e10, 1e20, 1e30, -1e30):
+        rows = torch.arange(2 * 3 * 40, dtype=torch.float32).view(2, 3, 40).mul(0.37).sin()
+        rows[0, 1, 7] = rows[1, 1, 9] = rows[1, 2, 30] = large
+        start, end = rows.to(dtype)
+        context = torch.tensor([[1, 40]] * 3)
+        arguments = start, end, context, torch.tensor([0, 0, 1])
+        options = {"top_k": 4, "max_answer_len": 9, "scoring": scoring}
+        assert_right(decode(backend, *arguments, **options), arguments, options)
+
+
 @pytest.mark.parametrize(("backend", "share"), [("cpu", 150), ("torch", 100), ("triton", 40)])
 def test_any_call_equals_the_reference(backend: str, share: int):
     @strategies.budget(share)
