@@ -5,5 +5,6 @@
 - `c_backend`: on a CPU
 - `triton_backend`: on a GPU, with ``qa_fast.kernels``
 - `torch_backend`: anywhere else
+- `tokens`: probabilities of single tokens
 - `reference`: the contract in float64, N x N, by which the others are checked
 """

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from qa_fast.data.errors import ExampleError
 from qa_fast.data.sources import length_of
-from qa_fast.engine.errors import ExampleError, text_problem
+from qa_fast.engine.errors import text_problem
 from qa_fast.engine.streams import Pair
 
 
@@ -257,7 +258,9 @@ def _pair(item: Any, number: int) -> Pair:
 
 def _check_text(name: str, number: int, text: Any) -> None:
     if not isinstance(text, str):
-        raise ExampleError(number, f"{name} {number} {text_problem(text)}")
+        problem = text_problem(text)
+        assert problem is not None
+        raise ExampleError(number, name, problem.reason, problem.remedies)
 
 
 def _text(value: Any) -> Any:

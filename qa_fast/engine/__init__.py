@@ -1,10 +1,10 @@
 """Texts in, answers out: chunks, batches, the model, the decoder, characters.
 
-- `engine`: `Engine`: the stages of a window, side by side
+- `engine`: `Engine`: windows read side by side, in the order of their pairs
 - `loading`: a model by name, ready to read
 - `options`: `Options` and their defaults
 - `streams`: a caller's pairs, cut into windows
-- `windows`: windows on their way through the stages; `Stats`
+- `windows`: the stages that a window goes through; `Stats`
 - `chunker`: tokenize once, cut, remember contexts
 - `chunks`: `Chunks`, and how they are put together
 - `special_tokens`: where a tokenizer puts special tokens
@@ -13,11 +13,12 @@
 - `device`: where a model runs, and how arrays get there
 - `candidates`: how many spans are decoded, of which questions together
 - `readings`: token spans to words and characters
-- `errors`: what goes wrong with an example, a batch, a model
+- `errors`: what goes wrong with a text, a batch, a model
 """
 
+from qa_fast.data.errors import ExampleError as ExampleError
+
 from .engine import Engine as Engine
-from .errors import ExampleError as ExampleError
 from .errors import ModelError as ModelError
 from .options import Options as Options
 from .windows import Stats as Stats

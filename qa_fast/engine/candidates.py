@@ -16,6 +16,8 @@ from .options import Options
 
 # Places that any questions may share: 16 MB.
 PLACES = 1 << 20
+# More spans than any context has.
+ALL = 1 << 60
 # Times as many candidates as usual, at most, where white space makes several of them one.
 DEEPEST = 256
 
@@ -91,11 +93,13 @@ def wanted(options: Options) -> int:
     return options.spans_per_chunk or candidate_count(options.top_k, align)
 
 
-def candidate_count(top_k: int, align_to_words: bool) -> int:
+def candidate_count(top_k: int | None, align_to_words: bool) -> int:
     """Spans to decode for ``top_k`` answers: more where several spans can become the same words.
 
     ``2 * top_k + 10`` is what Transformers' question-answering pipeline took, per chunk.
     """
+    if top_k is None:
+        return ALL
     return 2 * top_k + 10 if align_to_words else top_k
 
 

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qa_fast.data.errors import Argument, ArgumentError, ExampleError, Words
+
 from .chunks import Chunks, Int32, Int64, Text, assemble, lengths
-from .errors import ExampleError, text_problem
+from .errors import text_problem
 from .options import DEFAULT_MAX_SEQ_LEN, default_doc_stride
 from .special_tokens import Layout, rust_tokenizer
 
@@ -72,6 +74,74 @@ def make_chunks(
     if errors:
         raise errors[0]
     return chunks
+
+
+class _Errors:
+    """The pairs of a call that cannot be used: of each the first thing that is wrong with it.
+
+    Attributes:
+        found: the errors, by the number of the pair in the call.
+    """
+
+    def __init__(self, first_item: int) -> None:
+        self.found: dict[int, ExampleError] = {}
+        self._first_item = first_item
+
+    def check_texts(self, questions: Sequence[object], contexts: Sequence[object]) -> None:
+        """Notes texts that cannot be tokenized."""
+        for i, pair in enumerate(zip(questions, contexts, strict=True)):
+            for kind, text in zip(("question", "context"), pair, strict=True):
+                problem = text_problem(text)
+                if problem:
+                    self._add(i, kind, problem.reason, *problem.remedies)
+
+    def check_tokens(
+        self,
+        kind: str,
+        texts: Sequence[str],
+        kept: Sequence[int],
+        index: Int64,
+        tokenized: Sequence[Text],
+    ) -> None:
+        """Notes texts with tokens that the model does not know, or with none.
+
+        Args:
+            kind: "question" or "context".
+            texts: all texts of that kind.
+            kept: the pairs that were tokenized.
+            index: for each of these pairs its text among the ``tokenized``.
+            tokenized: the distinct ones of the texts.
+        """
+        wrong = {n for n, text in enumerate(tokenized) if text.problem or not len(text.ids)}
+        for i, number in zip(kept, index.tolist(), strict=True) if wrong else ():
+            if number in wrong:
+                nothing = (
+                    f"has no tokens: the tokenizer drops all of its characters ({texts[i][:40]!r})"
+                )
+                self._add(i, kind, tokenized[number].problem or nothing)
+
+    def add_long_question(
+        self, i: int, tokens: int, fits: int, max_seq_len: int, doc_stride: int
+    ) -> None:
+        """Notes that the question of pair ``i`` leaves no room for its context."""
+        self._add(
+            i,
+            "question",
+            [
+                f"is too long: it has {tokens} tokens, and at most {fits} fit with ",
+                Argument("max_seq_len", max_seq_len),
+                " and ",
+                Argument("doc_stride", doc_stride),
+            ],
+            ["raise ", Argument("max_seq_len")],
+            ["lower ", Argument("doc_stride")],
+            "shorten the question",
+            ["set ", Argument("max_question_len"), " to have it cut"],
+        )
+
+    def _add(self, i: int, kind: str, reason: str | Words, *remedies: str | Words) -> None:
+        error = ExampleError(self._first_item + i, kind, reason, remedies)
+        self.found.setdefault(i, error)
 
 
 class Chunker:
@@ -147,54 +217,31 @@ class Chunker:
         if doc_stride is None:
             doc_stride = default_doc_stride(max_seq_len)
         if not 0 <= doc_stride < max_seq_len:
-            raise ValueError(
-                f"doc_stride must be at least 0 and smaller than max_seq_len ({max_seq_len}); "
-                f"got {doc_stride}"
+            raise ArgumentError(
+                Argument("doc_stride"),
+                " must be at least 0 and smaller than ",
+                Argument("max_seq_len"),
+                f" ({max_seq_len}); got {doc_stride}",
             )
-        problems: dict[int, str] = {}
-        for i, pair in enumerate(zip(questions, contexts, strict=True)):
-            for kind, text in zip(("question", "context"), pair, strict=True):
-                problem = text_problem(text)
-                if problem:
-                    problems.setdefault(i, f"{kind} {first_item + i} {problem}")
-        kept = [i for i in range(len(questions)) if i not in problems]
+        errors = _Errors(first_item)
+        errors.check_texts(questions, contexts)
+        kept = [i for i in range(len(questions)) if i not in errors.found]
         question_of, question_texts = self._encode(questions, kept, self._encode_questions)
         context_of, context_texts = self._encode(contexts, kept, self._encode_contexts)
-        for kind, index, texts in (
-            ("question", question_of, question_texts),
-            ("context", context_of, context_texts),
-        ):
-            wrong = {number for number, text in enumerate(texts) if text.problem}
-            for i, number in zip(kept, index.tolist(), strict=True) if wrong else ():
-                if number in wrong:
-                    problems.setdefault(i, f"{kind} {first_item + i} {texts[number].problem}")
-
+        errors.check_tokens("question", questions, kept, question_of, question_texts)
+        errors.check_tokens("context", contexts, kept, context_of, context_texts)
         question_len = lengths(question_texts)[question_of]
         context_len = lengths(context_texts)[context_of]
-        for nth in np.flatnonzero((question_len == 0) | (context_len == 0)).tolist():
-            i = kept[nth]
-            kind, text = (
-                ("context", contexts[i]) if question_len[nth] else ("question", questions[i])
-            )
-            problems.setdefault(
-                i,
-                f"{kind} {first_item + i} has no tokens: the tokenizer drops all of its "
-                f"characters ({text[:40]!r})",
-            )
         if max_question_len is not None:
             question_len = np.minimum(question_len, min(max_question_len, _MOST_TOKENS))
         room = min(max_seq_len, _MOST_TOKENS) - self._layout.special_count - question_len
         # A context that does not fit whole needs more room per chunk than chunks share.
-        for nth in np.flatnonzero((context_len > room) & (room <= doc_stride)).tolist():
-            fits = max(int(question_len[nth] + room[nth]) - doc_stride - 1, 0)
-            problems.setdefault(
-                kept[nth],
-                f"question {first_item + kept[nth]} is too long: it has {question_len[nth]} tokens, "
-                f"and at most {fits} fit with max_seq_len={max_seq_len} and "
-                f"doc_stride={doc_stride}; raise max_seq_len, lower doc_stride, or set "
-                "max_question_len to cut the question",
-            )
-        usable = np.array([i not in problems for i in kept], bool)
+        (short,) = np.nonzero((context_len > room) & (room <= doc_stride))
+        for nth in short.tolist():
+            tokens = int(question_len[nth])
+            fits = max(tokens + int(room[nth]) - doc_stride - 1, 0)
+            errors.add_long_question(kept[nth], tokens, fits, max_seq_len, doc_stride)
+        usable = np.array([i not in errors.found for i in kept], bool)
         chunks = assemble(
             self._layout,
             question_texts,
@@ -205,8 +252,7 @@ class Chunker:
             room[usable],
             min(doc_stride, _MOST_TOKENS),
         )
-        errors = [ExampleError(first_item + i, problems[i]) for i in sorted(problems)]
-        return chunks, errors
+        return chunks, [errors.found[i] for i in sorted(errors.found)]
 
     def text_of(self, token: int) -> str:
         """The text of a token, as the tokenizer decodes it."""

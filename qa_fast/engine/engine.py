@@ -14,38 +14,29 @@ only wait per window.
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from threading import Lock
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from qa_fast.decoding.spans import Spans, decode_spans, warmup
+from qa_fast.data.errors import Argument, ArgumentError, ExampleError
+from qa_fast.decoding.tokens import token_probabilities
 from qa_fast.models.traits import check_model, position_limit, vocabulary_size
 
-from .candidates import Part, parts, wanted
 from .chunker import Chunker
-from .device import Runner, is_device_lost
-from .errors import BatchError, ExampleError, ModelError, numbers_in_words, raised_by, warn_caller
-from .forward import Forward, Logits
-from .options import Options, check_count, default_max_seq_len
-from .readings import Reading, make_readings
+from .errors import warn_caller
+from .forward import Forward
+from .options import Options, check_count, default_doc_stride, default_max_seq_len
+from .readings import Reading
 from .streams import Pair, Window, submit_windows
-from .windows import (
-    Prepared,
-    Stats,
-    nonfinite_questions,
-    not_finite_error,
-    read_ahead,
-    with_progress,
-)
+from .windows import Stages, Stats, read_ahead, with_progress
 
 ErrorHandling = Literal["raise", "return"]
 
@@ -53,10 +44,6 @@ ErrorHandling = Literal["raise", "return"]
 # than on a CPU batches are larger, and so are windows.
 WINDOW_QUESTIONS = 256
 OFF_CPU_FACTOR = 16
-# Kernels for questions of up to so many chunks are compiled before they are needed. More are rare.
-USUAL_CHUNKS = 100
-
-_T = TypeVar("_T")
 
 
 class TokenProbabilities(NamedTuple):
@@ -153,7 +140,6 @@ class Engine:
         )
         self._lock = Lock()
         self._kernels: dict[Options, Future[None]] = {}
-        self._note: str | None = None
         self._noted = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -251,13 +237,8 @@ class Engine:
         if errors not in get_args(ErrorHandling):
             names = " or ".join(map(repr, get_args(ErrorHandling)))
             raise ValueError(f"errors must be {names}; got {errors!r}")
-        prepare = partial(
-            self._prepare,
-            options=options,
-            max_seq_len=self._max_seq_len(options),
-            batch_size=batch_size or self.batch_size,
-        )
-        results = self._read(pairs, prepare, options, errors == "raise", not reproducible)
+        stages = self._stages(options, batch_size or self.batch_size)
+        results = self._read(pairs, stages, errors == "raise", not reproducible)
         return with_progress(results, pairs) if progress else results
 
     def token_probabilities(
@@ -276,51 +257,41 @@ class Engine:
         Raises:
             ExampleError: a pair that cannot be read.
         """
-        max_seq_len = self._max_seq_len(options)
-        window = self._prepare(
-            Window(0, [(question, context)]),
-            options=options,
-            max_seq_len=max_seq_len,
-            batch_size=None,
-        )
+        stages = self._stages(options, None)
+        window = stages.prepare(Window(0, [(question, context)]))
         if window.errors:
             raise window.errors[0]
-        chunks, row_offset = window.chunks, window.plan.row_offset
-        with self._naming_questions(window):
-            logits = self._forward.run(window.plan)
+        logits = stages.run(window)
         for chunk, error in logits.failed.items():
-            raise self._chunk_failure(window, chunk, error)
+            raise window.not_read(chunk, error, self.model, self.device)
+        chunks = window.chunks
         encoding = chunks.encodings[0]
-        has_null = chunks.null_position >= 0
+        start, end = (
+            token_probabilities(
+                flat.double().cpu().numpy(),
+                chunks.context,
+                chunks.context_offset,
+                chunks.null_position.tolist(),
+                window.plan.row_offset,
+                len(encoding),
+            )
+            for flat in (logits.start, logits.end)
+        )
+        if start is None or end is None:
+            raise window.not_finite(0)
+        return TokenProbabilities(start, end, np.array(encoding.offsets))
 
-        def probabilities(flat: Tensor) -> npt.NDArray[np.float64]:
-            values = flat.double().cpu().numpy()
-            inside = [
-                values[row + first : row + last]
-                for row, (first, last) in zip(row_offset, chunks.context, strict=True)
-            ]
-            null = values[(row_offset + chunks.null_position)[has_null]]
-            support = np.concatenate([*inside, null])
-            if not (support < np.inf).all():  # -inf is legal, NaN is not
-                raise not_finite_error(window, 0)
-            total = np.logaddexp.reduce(support)
-            found = np.zeros(len(encoding))
-            for offset, part in zip(chunks.context_offset, inside, strict=True):
-                place = found[offset : offset + len(part)]
-                np.maximum(place, np.exp(part - total), out=place)
-            return found
-
-        return TokenProbabilities(
-            probabilities(logits.start), probabilities(logits.end), np.array(encoding.offsets)
+    def _stages(self, options: Options, batch_size: int | None) -> Stages:
+        return Stages(
+            self.model, self._chunker, self._forward, self.resolved(options), batch_size, self._done
         )
 
+    def _done(self, stats: Stats) -> None:
+        with self._lock:
+            self.stats.add(stats)
+
     def _read(
-        self,
-        pairs: Iterable[Pair],
-        prepare: Callable[[Window], Prepared],
-        options: Options,
-        strict: bool,
-        share: bool,
+        self, pairs: Iterable[Pair], stages: Stages, strict: bool, share: bool
     ) -> Iterator[Reading | ExampleError]:
         process = os.getpid()
         first = WINDOW_QUESTIONS
@@ -330,21 +301,21 @@ class Engine:
             ThreadPoolExecutor(2, "qa-fast") as executor,
             self._forward.device.workers() as workers,
             closing(
-                submit_windows(pairs, first, most, lambda window: executor.submit(prepare, window))
+                submit_windows(
+                    pairs, first, most, lambda window: executor.submit(stages.prepare, window)
+                )
             ) as prepared,
         ):
-            if self.device.type == "cuda" and options not in self._kernels:
+            if self.device.type == "cuda":
                 # By the thread for answers: there are none before the first ones have been decoded.
-                self._kernels[options] = executor.submit(self._compile, options)
+                stages.compiled = self._compiled(stages, executor)
             started = (
-                executor.submit(self._start(future.result(), options, workers, share))
-                if future
-                else None
+                executor.submit(stages.start(future.result(), workers, share)) if future else None
                 for future in read_ahead(prepared, 1)
             )
             for future in read_ahead(started, 1):
                 results = future.result() if future else ()
-                self._warn_once()
+                self._warn_once(stages.note)
                 for result in results:
                     if strict and isinstance(result, ExampleError):
                         raise result
@@ -355,196 +326,32 @@ class Engine:
                             "as the threads that make them are not there: begin anew in it"
                         )
 
-    def _compile(self, options: Options) -> None:
-        """Have the kernels that decode with ``options`` compiled."""
-        warmup(
-            self.device,
-            top_k=wanted(options),
-            max_answer_len=options.max_answer_len,
-            scoring=options.scoring,
-            max_seq_len=self._longest_chunk(options),
-            flat=True,
-            max_chunks=None if options.decodes_chunks else USUAL_CHUNKS,
-        )
+    def _compiled(self, stages: Stages, executor: ThreadPoolExecutor) -> Future[None]:
+        """The kernels that decode with these options, once for all calls with them."""
+        if stages.options not in self._kernels:
+            self._kernels[stages.options] = executor.submit(stages.compile)
+        return self._kernels[stages.options]
 
-    def _longest_chunk(self, options: Options) -> int:
-        """`_max_seq_len` as the decoder takes it, in 32 bits: longer chunks there are none."""
-        return min(self._max_seq_len(options), 2**31 - 1)
-
-    def _max_seq_len(self, options: Options) -> int:
-        limit = self.position_limit
-        if options.max_seq_len is None:
-            return default_max_seq_len(self.tokenizer, limit)
-        if limit is not None and options.max_seq_len > limit:
-            raise ValueError(
-                f"max_seq_len must be at most {limit}, the positions that "
-                f"{type(self.model).__name__} has; got {options.max_seq_len}"
-            )
-        return options.max_seq_len
-
-    def _prepare(
-        self,
-        asked: Window,
-        *,
-        options: Options,
-        max_seq_len: int,
-        batch_size: int | None,
-    ) -> Prepared:
-        """What can be done before it is the window's turn with the model."""
-        stats = Stats(questions=len(asked.pairs))
-        questions, contexts = zip(*asked.pairs, strict=True)
-        with stats.timed("tokenize"):
-            chunks, errors = self._chunker.cut(
-                questions,
-                contexts,
-                max_seq_len=max_seq_len,
-                doc_stride=options.doc_stride,
-                max_question_len=options.max_question_len,
-                first_item=asked.first_item,
-            )
-        with stats.timed("plan"):
-            plan = self._forward.plan(chunks, max_seq_len, batch_size)
-        stats.chunks = len(chunks)
-        stats.tokens = int(chunks.length.sum())
-        stats.padded_tokens = plan.padded_tokens
-        stats.batches = len(plan.batches)
-        return Prepared(
-            asked.first_item, asked.followed, questions, contexts, chunks, errors, plan, stats
-        )
-
-    def _start(
-        self, window: Prepared, options: Options, workers: Runner, share: bool
-    ) -> Callable[[], list[Reading | ExampleError]]:
-        """Run the model and the decoder; on a GPU they go on while others are started."""
-        workers = partial(workers, share=share and not window.followed)
-        with window.stats.timed("forward"), self._naming_questions(window):
-            logits = self._forward.run(window.plan, workers)
-        with window.stats.timed("decode"):
-            found = [
-                (part, self._decode(part, logits, options))
-                for part in parts(window.chunks, window.plan.row_offset, options)
-            ]
-        # An executor holds what it ran for some time after the result is there: not the window too.
-        work = [(window, logits, deque(found))]
-        return lambda: self._finish(*work.pop(), options)
-
-    def _finish(
-        self,
-        window: Prepared,
-        logits: Logits,
-        decoded: deque[tuple[Part, Callable[[], list[Tensor]]]],
-        options: Options,
-    ) -> list[Reading | ExampleError]:
-        """The window's results, in the order of its pairs."""
-        first_item, stats = window.first_item, window.stats
-        results: dict[int, Reading | ExampleError] = {e.item: e for e in window.errors}
-        kept = window.kept()
-        while decoded:
-            part, wait = decoded.popleft()
-            with stats.timed("forward"), self._naming_questions(window):
-                spans = Spans(*wait())
-            items = [kept[question] for question in part.questions.tolist()]
-            with stats.timed("map"):
-                found = make_readings(
-                    part.chunks,
-                    [window.contexts[item - first_item] for item in items],
-                    spans,
-                    scoring=options.scoring,
-                    per_chunk=options.decodes_chunks,
-                    top_k=options.top_k,
-                    align_to_words=options.align_to_words,
-                    handle_impossible_answer=options.handle_impossible_answer,
-                )
-            results.update(zip(items, found.readings, strict=True))
-            if found.hollow and self._note is None:
-                self._note = self._hollow_note(part, items, found.hollow)
-            for question in nonfinite_questions(part.chunks, spans, options):
-                failure = not_finite_error(window, items[question])
-                results[failure.item] = failure
-            deeper = part.deeper(found.lacking, options) if found.lacking else None
-            if deeper is not None:
-                with stats.timed("decode"):
-                    decoded.append((deeper, self._decode(deeper, logits, options)))
-        for chunk, error in logits.failed.items():
-            failure = self._chunk_failure(window, chunk, error)
-            results[failure.item] = failure
-        with self._lock:
-            self.stats.add(stats)
-        return [results[item] for item in window.items()]
-
-    def _warn_once(self) -> None:
+    def _warn_once(self, note: str | None) -> None:
         """What was noted in another thread is told in the caller's."""
-        if self._note is not None and not self._noted:
+        if note is not None and not self._noted:
             self._noted = True
-            warn_caller(self._note)
+            warn_caller(note)
 
-    def _hollow_note(
-        self, part: Part, items: list[int], hollow: set[tuple[int, int]]
-    ) -> str | None:
-        """What to tell of the first of ``hollow`` tokens that has a text; see `Readings`."""
-        for question, token in sorted(hollow):
-            encoding = part.chunks.encodings[question]
-            text = self._chunker.text_of(encoding.ids[token])
-            # A space may have none: no answer ends with it. (So it is spelled without a decoder.)
-            if text.strip().strip("Ġ▁"):
-                return (
-                    f"the tokenizer gives the token {text!r} no characters of its own (token {token} "
-                    f"of context {items[question]}, at character {encoding.offsets[token][0]}): "
-                    "answers that begin or end there may be a little too long or too short; a newer "
-                    "version of tokenizers, or of the model's tokenizer.json, may do better"
-                )
-        return None
+    def resolved(self, options: Options) -> Options:
+        """``options`` with the numbers that None stands for in ``max_seq_len`` and ``doc_stride``.
 
-    def _chunk_failure(self, window: Prepared, chunk: int, error: Exception | None) -> ExampleError:
-        """That of a chunk's question, where the model failed at the chunk; see `Logits.failed`."""
-        reason = (
-            f"does not fit into the memory of {self.device}, not even one chunk of "
-            f"{window.chunks.length[chunk]} tokens by itself; lower max_seq_len, or use a smaller model "
-            "or dtype"
-        )
-        if error is not None:
-            reason = f"cannot be read: {raised_by(self.model, error)}"
-        item = window.kept()[window.chunks.question_id[chunk]]
-        failure = ExampleError(item, f"question {item} ({window.shown(item)}) {reason}")
-        failure.__cause__ = error
-        return failure
-
-    @contextmanager
-    def _naming_questions(self, window: Prepared) -> Iterator[None]:
-        """Errors of the model or of its device, with the questions that they hit."""
-        try:
-            yield
-        except BatchError as failure:
-            question = window.chunks.question_id[failure.chunks]
-            hit, error = np.unique(question), failure.error
-        except RuntimeError as caught:
-            if not is_device_lost(caught):
-                raise
-            hit, error = np.arange(len(window.chunks.encodings)), caught
-        else:
-            return
-        kept = window.kept()
-        items = numbers_in_words([kept[i] for i in hit])
-        raise ModelError(f"{raised_by(self.model, error)} (while reading {items})") from error
-
-    def _decode(self, part: Part, logits: Logits, options: Options) -> Callable[[], list[Tensor]]:
-        """Start finding spans: per chunk for "probability" or on request, else per question."""
-        chunks, device, per_chunk = part.chunks, self._forward.device, options.decodes_chunks
-        host = device.host
-        if options in self._kernels:
-            wait([self._kernels[options]])  # if it failed, so will this, and say why
-        spans = decode_spans(
-            logits.start,
-            logits.end,
-            host(chunks.context),
-            None if per_chunk else host(chunks.question_id),
-            top_k=part.candidates,
-            max_answer_len=options.max_answer_len,
-            scoring=options.scoring,
-            context_offset=None if per_chunk else host(chunks.context_offset),
-            null_position=host(chunks.null_position),
-            row_offset=host(part.row_offset),
-            num_questions=len(chunks) if per_chunk else len(chunks.encodings),
-            max_seq_len=self._longest_chunk(options),
-        )
-        return device.fetch(spans)
+        Raises:
+            ValueError: more tokens in a chunk than the model has positions.
+        """
+        limit, length = self.position_limit, options.max_seq_len
+        if length is None:
+            length = default_max_seq_len(self.tokenizer, limit)
+        elif limit is not None and length > limit:
+            raise ArgumentError(
+                Argument("max_seq_len"),
+                f" must be at most {limit}, the positions that {type(self.model).__name__} has; got "
+                f"{length}",
+            )
+        stride = default_doc_stride(length) if options.doc_stride is None else options.doc_stride
+        return replace(options, max_seq_len=length, doc_stride=stride)

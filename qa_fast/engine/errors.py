@@ -1,11 +1,11 @@
-"""What goes wrong with an example, a batch or a model, and warnings that point at the caller's line."""
+"""What goes wrong with a batch or a model, and warnings that point at the caller's line."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 _INSIDE = (__name__.partition(".")[0], "transformers")
 
@@ -18,36 +18,36 @@ def warn_caller(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=level + 1)
 
 
-class ExampleError(ValueError):
-    """An example that cannot be answered; the message says which one and why.
+class TextProblem(NamedTuple):
+    """Why a text cannot be read, worded to follow its name, and what to do; as a text both."""
 
-    Attributes:
-        item: the example's number in the stream, from 0.
-    """
+    reason: str
+    remedies: tuple[str, ...] = ()
 
-    def __init__(self, item: int, message: str) -> None:
-        super().__init__(message)
-        self.item = item
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.item, str(self))
+    def __str__(self) -> str:
+        return "; ".join([self.reason, *self.remedies])
 
 
-def text_problem(text: object) -> str | None:
-    """Why ``text`` cannot be tokenized, worded to follow its name; None where it can."""
+def text_problem(text: object) -> TextProblem | None:
+    """Why ``text`` cannot be tokenized; None where it can."""
     if isinstance(text, (bytes, bytearray)):
-        return f"must be a string; got {type(text).__name__}: decode it, as in text.decode('utf-8')"
+        return TextProblem(
+            f"must be a string; got {type(text).__name__}",
+            ("decode it, as in text.decode('utf-8')",),
+        )
     if not isinstance(text, str):
-        return f"must be a string; got {_kind(text)}"
+        return TextProblem(f"must be a string; got {_kind(text)}")
     if not text or text.isspace():
-        return f"is empty{' but for spaces' if text else ''}; give it some text"
+        return TextProblem(f"is empty{' but for spaces' if text else ''}", ("give it some text",))
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            return (
-                f"is not valid Unicode: character {error.start} is half of a surrogate pair; mend "
-                "it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+            return TextProblem(
+                f"is not valid Unicode: character {error.start} is half of a surrogate pair",
+                (
+                    "mend it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')",
+                ),
             )
     return None
 
@@ -95,3 +95,7 @@ class BatchError(RuntimeError):
         super().__init__(chunks, error)
         self.chunks = chunks
         self.error = error
+
+
+class OutOfMemory(Exception):
+    """A batch does not fit into the memory of the device. What the device said is not kept."""

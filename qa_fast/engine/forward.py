@@ -21,25 +21,25 @@ import torch
 from torch import Tensor
 
 from qa_fast.models.regions import regions
+from qa_fast.models.sharing import Sharing
 from qa_fast.models.torch_settings import as_by_default
 from qa_fast.models.traits import (
     accepted_arguments,
     eval_mode,
-    float_weights,
     is_block_sparse,
     keeps_state,
     logits_in,
-    masks_padding,
     refuse_random,
+    takes_mask_as_is,
     unusable_output,
     unwrapped,
     vocabulary_size,
 )
 
-from .batches import Batch, Plan, bucket_widths, plan_batches
+from .batches import Plan, bucket_widths, plan_batches
 from .chunks import Chunks, ranges
 from .device import Device, Runner, is_device_lost, is_out_of_memory, one_by_one, place_model
-from .errors import BatchError
+from .errors import BatchError, OutOfMemory
 
 # On a CPU a batch's activations should stay in the cache: about 2^20 of them per layer, within limits.
 CPU_BATCH_TOKENS = (2048, 4096)
@@ -48,16 +48,12 @@ BATCH_TOKENS = 65536
 # Elsewhere than on a CPU rows are filled up to a multiple of that: for a batch of a new shape cuDNN's
 # attention, for one, needs 10 ms to get ready.
 WIDTH_STEP = 16
-# Encoders in which every token attends to every other, so that one mask does for all layers.
-FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 # Batches after a shortage of memory before larger ones are tried again.
 PATIENCE = 256
-# What padding may change in logits, of the range that they take in a row; but at least a few roundings.
-LEAK = 1e-4
 
 
-Failures = dict[int, Exception | None]
-"""Chunks that the model failed at even alone, and its error; None where they did not fit into memory."""
+Failures = dict[int, Exception]
+"""Chunks that the model failed at even alone, and its error; `OutOfMemory` where they did not fit."""
 
 
 class Logits(NamedTuple):
@@ -120,22 +116,18 @@ class Forward:
         self._turn: AbstractContextManager[Any] = nullcontext() if self.reentrant else Lock()
         if layers is not None:
             self._turn = layers.turn
-        self._equal_lengths = self._sparse
         self._layers = layers
         self._step = 1 if self.device.device.type == "cpu" else WIDTH_STEP
-        # Tokens in the widest rows in which padding is known to change nothing.
-        self._padding_masked_to = float("inf") if masks_padding(model) else 0
+        self._sharing = Sharing(model)
         size = vocabulary_size(model)
         most = float("inf") if size is None else size
         pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
         # One that was added to the tokenizer only, the model would not know; padding is masked.
         self._pad_id = next(pad for pad in pads if pad is not None and 0 <= pad < most)
-        # Whether rows of a batch change each other; None where that has not been tried yet.
-        self._rows_apart = True if self._sparse or self._padding_masked_to else None
         self._eval = eval_mode(model)
         self._warned = False
         self._works = False
-        self._mask_as_is = self._takes_mask_as_is()
+        self._mask_as_is = takes_mask_as_is(model, self.device.device, self._ready())
 
     def _default_batch_tokens(self) -> int:
         if self.device.device.type != "cpu":
@@ -143,31 +135,6 @@ class Forward:
         least, most = CPU_BATCH_TOKENS
         width = getattr(getattr(unwrapped(self.model), "config", None), "hidden_size", None)
         return min(max(least, (1 << 20) // width), most) if isinstance(width, int) else least
-
-    def _takes_mask_as_is(self) -> bool:
-        """Whether the model takes a mask of shape [B, 1, 1, N], as its attention needs it.
-
-        From [B, N] Transformers makes one of [B, 1, N, N], in every batch and with a look at its
-        values, which a GPU has to be waited for. Which models take the other shape depends on the
-        release and on the attention, so a small batch is tried: it must give the same, and something
-        else without a mask.
-        """
-        if getattr(getattr(self.model, "config", None), "model_type", None) not in FULL_ATTENTION:
-            return False
-        device = self.device.device
-        ids = torch.arange(1, 9, dtype=torch.int64, device=device).view(2, 4)
-        rows = [True] * 4, [True, True, False, False]
-        mask = torch.tensor(rows, dtype=torch.bool, device=device)
-        try:
-            with torch.inference_mode(), self._ready():
-                plain, none, as_is = (
-                    self.model(input_ids=ids, attention_mask=m).start_logits[mask]
-                    for m in (mask.long(), None, mask[:, None, None])
-                )
-        except Exception:  # whatever a model may do with an argument it does not expect
-            return False
-        near = partial(torch.allclose, rtol=1e-3, atol=1e-5)
-        return near(plain, as_is) and not near(plain, none)
 
     def _takes_few_shapes(self) -> bool:
         """Whether there is code for every single shape of batch."""
@@ -187,10 +154,16 @@ class Forward:
             step=self._step,
             most=max_seq_len,
         )
-        batches = cut(batch_size, equal_lengths=self._equal_lengths)
-        if not self._equal_lengths and not self._masks_padding(chunks, batches, max_seq_len):
+        sharing, read = self._sharing, partial(self._trials, chunks)
+        batches = cut(batch_size, equal_lengths=sharing.equal_lengths)
+        # Longest first: the last is a batch's shortest.
+        padded = [b.width for b in batches if chunks.length[b.chunks[-1]] < b.width]
+        width = max(padded, default=0)
+        if not sharing.masks_padding(width, max_seq_len, chunks.row_offset, chunks.length, read):
             batches = cut(batch_size, equal_lengths=True)
-        if any(len(batch.chunks) > 1 for batch in batches) and not self._keeps_rows_apart(chunks):
+        if any(len(batch.chunks) > 1 for batch in batches) and not sharing.keeps_rows_apart(
+            chunks.row_offset, chunks.length, read
+        ):
             batches = cut(1, equal_lengths=True)
         row_offset = np.empty(len(chunks), np.int64)
         size = 0
@@ -222,70 +195,6 @@ class Forward:
                 array.fill(padding)
                 array[place] = values
         return buffers
-
-    def _masks_padding(self, chunks: Chunks, batches: list[Batch], max_seq_len: int) -> bool:
-        """Whether the padding in ``batches`` changes no logits, as far as a trial shows.
-
-        A few rows are read alone, and padded in one batch: the longest chunk without one and without
-        two of its tokens, as a model may read tokens in groups; a half and a third of it, as what
-        attends to what may depend on the number of groups; and the shortest chunk. What the trial shows
-        holds for rows up to a power of two wide.
-
-        Raises:
-            ValueError: the same row alone has other logits each time.
-        """
-        # Longest first: the last is a batch's shortest.
-        padded = [b.width for b in batches if chunks.length[b.chunks[-1]] < b.width]
-        width = max(padded, default=0)
-        if width <= self._padding_masked_to:
-            return True
-        width = min(max_seq_len, 1 << (width - 1).bit_length())
-        rows = _trial_rows(chunks)
-        found = self._trials(chunks, *([row] for row in rows), rows, rows[:1], width=width)
-        if found is None:
-            return False
-        *alone, together, again = found
-        noise = self._noise(together)
-        if _difference(alone[0][0], again[0]) > noise:
-            raise ValueError(
-                f"{type(self.model).__name__} cannot be used: each time it reads the same tokens, it "
-                "gives other logits, so the same question would get different answers; is there "
-                "dropout in it, or hashing by random numbers?"
-            )
-        masked = all(
-            _difference(row[0], padded_row[: row.shape[1]]) <= noise
-            for row, padded_row in zip(alone, together, strict=True)
-        )
-        if masked:
-            self._padding_masked_to = width
-            self._rows_apart = True
-        else:
-            self._equal_lengths = True
-        return masked
-
-    def _keeps_rows_apart(self, chunks: Chunks) -> bool:
-        """Whether rows of one length leave each other alone in a batch, as far as a trial shows.
-
-        They do not where numbers are scaled by the greatest of the whole batch, as dynamic quantization
-        does.
-        """
-        if self._rows_apart is None:
-            row = _trial_rows(chunks)[0]
-            rows = [row, np.r_[row[-2::-1], row[-1:]]]
-            found = self._trials(chunks, *([row] for row in rows), rows, width=len(row))
-            if found is None:
-                return True
-            *alone, together = found
-            noise = self._noise(together)
-            self._rows_apart = all(
-                _difference(a[0], b) <= noise for a, b in zip(alone, together, strict=True)
-            )
-        return self._rows_apart
-
-    def _noise(self, logits: Tensor) -> float:
-        """What another way to compute them may change in ``logits``; see `_difference`."""
-        kinds = {logits.dtype, *(p.dtype for p in float_weights(self.model))}
-        return max(LEAK, *(4 * torch.finfo(kind).eps for kind in kinds))
 
     def _trials(
         self, chunks: Chunks, *batches: list[npt.NDArray[np.int64]], width: int
@@ -374,40 +283,61 @@ class Forward:
         length: npt.NDArray[np.int32],
         start: Tensor,
         end: Tensor,
-        again: bool = True,
     ) -> Failures:
         """Fill ``start`` and ``end`` [rows, width] with what the model gives for C <= rows chunks."""
         rows, width = start.shape
         if rows == 1 or rows * width <= self.max_batch_tokens:
-            error = None
-            try:
-                output = self._call(**self._arguments(inputs))
-                logits = logits_in(output, (rows, width))
-                if logits is not None:
-                    start.copy_(logits[0])
-                    end.copy_(logits[1])
-                    self._works = True
-                    self._restore_budget()
-                    return {}
-            except Exception as caught:
-                if not is_out_of_memory(caught):
-                    error = caught
-                    clear_frames(error.__traceback__)  # or it would hold all tensors of the call
-                    if is_device_lost(error):
-                        raise BatchError(chunks.tolist(), error) from error
-            else:
-                raise ValueError(unusable_output(output, self.model, (rows, width)))
+            error = self._try(inputs, start, end)
+            if rows == 1 and isinstance(error, OutOfMemory):  # a shortage may pass
+                error = self._try(inputs, start, end)
             if error is None:
-                # Only now, when the shortage's error with all that its traceback holds is gone.
-                self.device.free_cache()
-                if rows == 1 and again:  # a shortage may pass
-                    return self._run_batch(chunks, inputs, length, start, end, again=False)
-            if rows == 1 and (error is not None or width == length[0]):
+                return {}
+            if is_device_lost(error):
+                raise BatchError(chunks.tolist(), error) from error
+            too_large = isinstance(error, OutOfMemory)
+            if rows == 1 and not (too_large and width > length[0]):
                 start.fill_(torch.nan)
                 end.fill_(torch.nan)
                 return {int(chunks[0]): error}
-            if error is None:
+            if too_large:
                 self._lower_budget(rows * width)
+        return self._run_halves(chunks, inputs, length, start, end)
+
+    def _try(self, inputs: dict[str, Tensor], start: Tensor, end: Tensor) -> Exception | None:
+        """Call the model once; what went wrong, if anything did.
+
+        Raises:
+            ValueError: the model returned something else than logits.
+        """
+        shape = start.shape[0], start.shape[1]
+        try:
+            output = self._call(**self._arguments(inputs))
+            logits = logits_in(output, shape)
+            if logits is not None:
+                start.copy_(logits[0])
+                end.copy_(logits[1])
+                self._works = True
+                self._restore_budget()
+                return None
+        except Exception as error:
+            if not is_out_of_memory(error):
+                clear_frames(error.__traceback__)  # or it would hold all tensors of the call
+                return error
+        else:
+            raise ValueError(unusable_output(output, self.model, shape))
+        # Only now, when the shortage's error with all that its traceback holds is gone.
+        self.device.free_cache()
+        return OutOfMemory()
+
+    def _run_halves(
+        self,
+        chunks: npt.NDArray[np.int64],
+        inputs: dict[str, Tensor],
+        length: npt.NDArray[np.int32],
+        start: Tensor,
+        end: Tensor,
+    ) -> Failures:
+        """`_run_batch`, for each half of the rows."""
         failed: Failures = {}
         size = (len(length) + 1) // 2
         for first in range(0, len(length), size):
@@ -454,33 +384,5 @@ class Forward:
 def _raise_first(failed: Failures) -> None:
     """Raise the first of the model's errors, if there is one, as that of all chunks."""
     for error in failed.values():
-        if error is not None:
+        if not isinstance(error, OutOfMemory):
             raise BatchError(list(failed), error) from error
-
-
-def _trial_rows(chunks: Chunks) -> list[npt.NDArray[np.int64]]:
-    """Rows to try a model with, each by the indices of its tokens; see `Forward._masks_padding`."""
-    longest, shortest = int(chunks.length.argmax()), int(chunks.length.argmin())
-    begin, size = int(chunks.row_offset[longest]), int(chunks.length[longest])
-    sizes = {max(1, n) for n in (size - 1, size - 2, size // 2, size // 3)}
-    return [
-        # The last token stays, as one that the model may look for.
-        *(np.r_[begin : begin + n - 1, begin + size - 1] for n in sorted(sizes, reverse=True)),
-        chunks.row_offset[shortest] + np.arange(chunks.length[shortest]),
-    ]
-
-
-def _difference(logits: Tensor, others: Tensor) -> float:
-    """How far logits [N, 2] lie from ``others`` at most, in parts of the range that they take.
-
-    Infinity where they are not finite at the same tokens.
-    """
-    found = 0.0
-    for a, b in zip(logits.float().unbind(-1), others.float().unbind(-1), strict=True):
-        finite = a.isfinite()
-        if not torch.equal(finite, b.isfinite()):
-            return float("inf")
-        a, b = a[finite], b[finite]
-        if not torch.equal(a, b):
-            found = max(found, float((a - b).abs().max() / (a.max() - a.min())))
-    return found

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.decoding.search import Scoring
 
 DEFAULT_MAX_SEQ_LEN = 384
@@ -19,7 +20,7 @@ class Options:
     """What a caller can ask for; every field is checked.
 
     Attributes:
-        top_k: most answers per question.
+        top_k: most answers per question; None for all.
         max_answer_len: most tokens in an answer; None for no limit.
         max_seq_len: most tokens in a chunk; None for 384, or the model's limit where that is less.
         doc_stride: context tokens that consecutive chunks share; None for
@@ -35,7 +36,7 @@ class Options:
             cannot crowd out the others; None looks at the best spans of the whole context.
     """
 
-    top_k: int = 1
+    top_k: int | None = 1
     max_answer_len: int | None = 15
     max_seq_len: int | None = None
     doc_stride: int | None = None
@@ -51,8 +52,8 @@ class Options:
         return self.scoring == "probability" or self.spans_per_chunk is not None
 
     def __post_init__(self) -> None:
-        check_count("top_k", self.top_k)
         for name, least in (
+            ("top_k", 1),
             ("max_answer_len", 1),
             ("max_seq_len", 1),
             ("doc_stride", 0),
@@ -65,17 +66,24 @@ class Options:
             object.__setattr__(self, name, check_flag(name, getattr(self, name)))
         if not isinstance(self.scoring, str) or self.scoring not in get_args(Scoring):
             names = ", ".join(map(repr, get_args(Scoring)))
-            raise ValueError(f"scoring must be one of {names}; got {self.scoring!r}")
+            raise ArgumentError(
+                Argument("scoring"), f" must be one of {names}; got {self.scoring!r}"
+            )
         if self.spans_per_chunk is not None and self.scoring != "logit":
-            raise ValueError(
-                f"spans_per_chunk goes with scoring='logit' only; got scoring={self.scoring!r}"
+            raise ArgumentError(
+                Argument("spans_per_chunk"),
+                " goes with ",
+                Argument("scoring", "logit"),
+                " only; got ",
+                Argument("scoring", self.scoring),
             )
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise a ValueError unless ``value`` is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
+        message = f" must be an integer of at least {least}; got {value!r}"
+        raise ArgumentError(Argument(name), message)
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -84,7 +92,7 @@ def check_flag(name: str, value: object) -> bool:
     What Python counts as true is not asked: ``"False"`` is.
     """
     if not isinstance(value, (bool, int, np.bool_, np.integer)) or value not in (0, 1):
-        raise ValueError(f"{name} must be True or False; got {value!r}")
+        raise ArgumentError(Argument(name), f" must be True or False; got {value!r}")
     return bool(value)
 
 

@@ -5,7 +5,7 @@ Offsets count code points of the context as given: ``context[start:end] == answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from math import exp, inf
@@ -73,7 +73,7 @@ def make_readings(
     *,
     scoring: Scoring,
     per_chunk: bool | None = None,
-    top_k: int,
+    top_k: int | None,
     align_to_words: bool,
     handle_impossible_answer: bool,
 ) -> Readings:
@@ -93,7 +93,7 @@ def make_readings(
         spans: spans of each chunk, or of each question, best first.
         scoring: the one that ``spans`` were decoded with.
         per_chunk: whether the rows of ``spans`` are chunks; None: with "probability" they are.
-        top_k: most answers per question.
+        top_k: most answers per question; None for all.
         align_to_words: widen answers to whole words, as far as the tokenizer knows words.
         handle_impossible_answer: let the null answer compete, where there is a null position.
     """
@@ -116,39 +116,15 @@ def make_readings(
         align_to_words=align_to_words,
     )
 
-    best: list[dict[object, list[Any]]] = [{} for _ in range(questions)]
-    trimmed: set[int] = set()
-    hollow: set[tuple[int, int]] = set()
+    best = _Best(contexts, merge)
     for found in places():
-        hollow.update(found.hollow)
         score = found.score if scoring == "logit" else np.exp(found.score)
-        for q, p, i, j in zip(
-            found.question.tolist(),
-            score.tolist(),
-            found.start.tolist(),
-            found.end.tolist(),
-            strict=True,
-        ):
-            given = contexts[q][i:j]
-            text = given.strip()
-            if text is not given:
-                trimmed.add(q)
-                i, j = _trimmed(given, i)
-            if not text:
-                continue
-            key = text.lower() if merge else (i, j)
-            mine = best[q]
-            if key not in mine:
-                mine[key] = [p, i, j, text]
-            elif merge:
-                mine[key][0] += p
-            elif p > mine[key][0]:  # from another chunk
-                mine[key][0] = p
+        best.add(found, score.tolist())
 
     readings: list[Reading] = []
     short: set[int] = set()
     for by_key, null, count in zip(
-        best,
+        best.answers,
         lowest_null.tolist(),
         np.bincount(chunks.question_id, minlength=questions).tolist(),
         strict=True,
@@ -156,18 +132,59 @@ def make_readings(
         null_score = None if null == -inf else null if scoring == "logit" else exp(null)
         ranked = list(by_key.values())
         by_key.clear()  # one answer after the other may fill the memory
-        if len(ranked) < top_k:
+        if top_k is None or len(ranked) < top_k:
             short.add(len(readings))
         if handle_impossible_answer and null_score is not None:
             ranked.append([null_score, 0, 0, ""])
         ranked.sort(key=_SCORE, reverse=True)
         answers = [Answer(score=p, start=i, end=j, answer=text) for p, i, j, text in ranked[:top_k]]
         readings.append(Reading(answers, null_score, count))
-    lacking = short & trimmed
+    lacking = short & best.trimmed
     if lacking:  # but not where the lists end before their last place
         lacking &= set(row_question[spans.chunk.numpy()[:, -1] >= 0].tolist())
     lost = _lost_to_space(contexts, lacking, places, merge) if lacking else []
-    return Readings(readings, lost, hollow)
+    return Readings(readings, lost, best.hollow)
+
+
+class _Best:
+    """The answers of Q questions as they are found, each once.
+
+    Attributes:
+        answers: of each question, its answers [score, start, end, text] by what makes two of them one.
+        trimmed: questions with spans that lost white space, or all of their characters.
+        hollow: see `Readings`.
+    """
+
+    def __init__(self, contexts: Sequence[str], merge: bool) -> None:
+        self.answers: list[dict[object, list[Any]]] = [{} for _ in contexts]
+        self.trimmed: set[int] = set()
+        self.hollow: set[tuple[int, int]] = set()
+        self._contexts = contexts
+        self._merge = merge
+
+    def add(self, places: _Places, score: Sequence[float]) -> None:
+        """Add what spans stand for, best first, with their scores as users see them."""
+        self.hollow.update(places.hollow)
+        contexts, answers, trimmed, merge = self._contexts, self.answers, self.trimmed, self._merge
+        for q, p, i, j in zip(
+            places.question.tolist(), score, places.start.tolist(), places.end.tolist(), strict=True
+        ):
+            given = contexts[q][i:j]
+            text = given.strip()
+            if text is not given:
+                trimmed.add(q)
+                i, j = _trimmed(given, i)
+            if not text:  # white space, or tokens that stand for no characters
+                trimmed.add(q)
+                continue
+            key = text.lower() if merge else (i, j)
+            mine = answers[q]
+            if key not in mine:
+                mine[key] = [p, i, j, text]
+            elif merge:
+                mine[key][0] += p
+            elif p > mine[key][0]:  # from another chunk
+                mine[key][0] = p
 
 
 def _trimmed(text: str, start: int) -> tuple[int, int]:
@@ -363,3 +380,31 @@ def _look_up(
         values += of(encodings[number[begin]], token[begin:end])
     found = np.array(values, np.int64).reshape(-1, 2).T[:, index.ravel()]
     return found[:, : len(first)], found[:, len(first) :]
+
+
+def hollow_note(
+    encodings: Sequence[Encoding],
+    items: Sequence[int],
+    hollow: Iterable[tuple[int, int]],
+    text_of: Callable[[int], str],
+) -> str | None:
+    """What to tell of the first of ``hollow`` tokens that has a text; see `Readings`.
+
+    Args:
+        encodings: the whole contexts of Q questions.
+        items: what the Q questions are called.
+        hollow: questions and tokens.
+        text_of: gives the text of a token by its id.
+    """
+    for question, token in sorted(hollow):
+        encoding = encodings[question]
+        text = text_of(encoding.ids[token])
+        # A space may have none: no answer ends with it. (So it is spelled without a decoder.)
+        if text.strip().strip("Ġ▁"):
+            return (
+                f"the tokenizer gives the token {text!r} no characters of its own (token {token} "
+                f"of context {items[question]}, at character {encoding.offsets[token][0]}): "
+                "answers that begin or end there may be a little too long or too short; a newer "
+                "version of tokenizers, or of the model's tokenizer.json, may do better"
+            )
+    return None

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from time import perf_counter
-from typing import NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
+from torch import Tensor
 
+from qa_fast.data.errors import Argument, ExampleError, Words
 from qa_fast.data.sources import length_of
-from qa_fast.decoding.spans import Spans
+from qa_fast.decoding.spans import Spans, decode_spans, warmup
 
 from .batches import Plan
+from .candidates import Part, parts, wanted
+from .chunker import Chunker
 from .chunks import Chunks
-from .errors import ExampleError
+from .device import Runner, is_device_lost, one_by_one
+from .errors import BatchError, ModelError, OutOfMemory, numbers_in_words, raised_by
+from .forward import Forward, Logits
 from .options import Options
-from .streams import Pair
+from .readings import Reading, hollow_note, make_readings
+from .streams import Pair, Window
+
+# Kernels for questions of up to so many chunks are compiled before they are needed. More are rare.
+USUAL_CHUNKS = 100
 
 _T = TypeVar("_T")
+
+Stage = Literal["tokenize", "plan", "forward", "decode", "map"]
+"""Where time is spent; each has its seconds in `Stats`."""
 
 
 @dataclass(slots=True)
@@ -61,7 +76,7 @@ class Stats:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: Stage) -> Iterator[None]:
         """Adds the seconds that a ``with`` block takes to ``stage``."""
         begin = perf_counter()
         try:
@@ -86,14 +101,239 @@ class Prepared(NamedTuple):
         """The numbers of its pairs."""
         return range(self.first_item, self.first_item + len(self.questions))
 
-    def shown(self, item: int) -> str:
-        """The question of a pair, as errors show it."""
-        return repr(self.questions[item - self.first_item][:60])
-
     def kept(self) -> list[int]:
         """Those of the pairs that have chunks, by question as these count them."""
         wrong = {error.item for error in self.errors}
         return [item for item in self.items() if item not in wrong]
+
+    def not_finite(self, item: int) -> ExampleError:
+        """The error of a pair for which the model gave logits that are not finite."""
+        return self._error(
+            item,
+            "has NaN or infinite logits from the model",
+            ["try ", Argument("dtype", "float32")],
+            "see that the weights are sound",
+        )
+
+    def not_read(self, chunk: int, error: Exception, model: Any, device: object) -> ExampleError:
+        """The error of a chunk's question, where the model failed at the chunk; see `Logits.failed`."""
+        item = self.kept()[self.chunks.question_id[chunk]]
+        if not isinstance(error, OutOfMemory):
+            failure = self._error(item, f"cannot be read: {raised_by(model, error)}")
+            failure.__cause__ = error
+            return failure
+        return self._error(
+            item,
+            f"does not fit into the memory of {device}, not even one chunk of "
+            f"{self.chunks.length[chunk]} tokens by itself",
+            ["lower ", Argument("max_seq_len")],
+            "use a smaller model or dtype",
+        )
+
+    def _error(self, item: int, reason: str, *remedies: str | Words) -> ExampleError:
+        quote = self.questions[item - self.first_item][:60]
+        return ExampleError(item, "question", reason, remedies, quote)
+
+
+Results = list[Reading | ExampleError]
+"""A window's, in the order of its pairs."""
+
+
+class Stages:
+    """What is done to the windows of one call of `Engine.read`, and by what.
+
+    Args:
+        model: the model.
+        chunker: makes chunks.
+        forward: runs the model.
+        options: what the caller asks for, resolved.
+        batch_size: most chunks in a batch.
+        done: is given the `Stats` of each window that is finished.
+
+    Attributes:
+        options: as given.
+        compiled: the kernels, where they are being compiled.
+        note: what the caller should know of the tokenizer, once there is something.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        chunker: Chunker,
+        forward: Forward,
+        options: Options,
+        batch_size: int | None,
+        done: Callable[[Stats], None],
+    ) -> None:
+        self.options = options
+        self.compiled: Future[None] | None = None
+        self.note: str | None = None
+        self._model = model
+        self._chunker = chunker
+        self._forward = forward
+        self._batch_size = batch_size
+        self._done = done
+
+    def compile(self) -> None:
+        """Have the kernels compiled that decode with these options."""
+        options = self.options
+        warmup(
+            self._forward.device.device,
+            top_k=wanted(options),
+            max_answer_len=options.max_answer_len,
+            scoring=options.scoring,
+            max_seq_len=self._longest_chunk(),
+            flat=True,
+            max_chunks=None if options.decodes_chunks else USUAL_CHUNKS,
+        )
+
+    def prepare(self, asked: Window) -> Prepared:
+        """What can be done before it is the window's turn with the model."""
+        stats = Stats(questions=len(asked.pairs))
+        options = self.options
+        assert options.max_seq_len is not None  # they are resolved
+        questions, contexts = zip(*asked.pairs, strict=True)
+        with stats.timed("tokenize"):
+            chunks, errors = self._chunker.cut(
+                questions,
+                contexts,
+                max_seq_len=options.max_seq_len,
+                doc_stride=options.doc_stride,
+                max_question_len=options.max_question_len,
+                first_item=asked.first_item,
+            )
+        with stats.timed("plan"):
+            plan = self._forward.plan(chunks, options.max_seq_len, self._batch_size)
+        stats.chunks = len(chunks)
+        stats.tokens = int(chunks.length.sum())
+        stats.padded_tokens = plan.padded_tokens
+        stats.batches = len(plan.batches)
+        return Prepared(
+            asked.first_item, asked.followed, questions, contexts, chunks, errors, plan, stats
+        )
+
+    def run(self, window: Prepared, workers: Runner = one_by_one) -> Logits:
+        """Run the model; on a GPU this returns before the work is done.
+
+        Raises:
+            ModelError: it failed, and not at single questions only.
+        """
+        with window.stats.timed("forward"), self._naming_questions(window):
+            return self._forward.run(window.plan, workers)
+
+    def start(self, window: Prepared, workers: Runner, share: bool) -> Callable[[], Results]:
+        """Run the model and the decoder; on a GPU they go on while others are started.
+
+        Args:
+            window: the window.
+            workers: run several batches at a time.
+            share: see `Runner`.
+
+        Returns:
+            A function that waits for the results.
+        """
+        logits = self.run(window, partial(workers, share=share and not window.followed))
+        with window.stats.timed("decode"):
+            found = [
+                (part, self._decode(part, logits))
+                for part in parts(window.chunks, window.plan.row_offset, self.options)
+            ]
+        # An executor holds what it ran for some time after the result is there: not the window too.
+        work = [(window, logits, deque(found))]
+        return lambda: self._finish(*work.pop())
+
+    def _decode(self, part: Part, logits: Logits) -> Callable[[], list[Tensor]]:
+        """Start finding spans: per chunk for "probability" or on request, else per question."""
+        chunks, device, per_chunk = part.chunks, self._forward.device, self.options.decodes_chunks
+        host = device.host
+        if self.compiled is not None:
+            wait([self.compiled])  # if it failed, so will this, and say why
+        spans = decode_spans(
+            logits.start,
+            logits.end,
+            host(chunks.context),
+            None if per_chunk else host(chunks.question_id),
+            top_k=part.candidates,
+            max_answer_len=self.options.max_answer_len,
+            scoring=self.options.scoring,
+            context_offset=None if per_chunk else host(chunks.context_offset),
+            null_position=host(chunks.null_position),
+            row_offset=host(part.row_offset),
+            num_questions=len(chunks) if per_chunk else len(chunks.encodings),
+            max_seq_len=self._longest_chunk(),
+        )
+        return device.fetch(spans)
+
+    def _longest_chunk(self) -> int:
+        """Most tokens in a chunk, in the 32 bits that the decoder has for it."""
+        assert self.options.max_seq_len is not None
+        return min(self.options.max_seq_len, 2**31 - 1)
+
+    def _finish(
+        self,
+        window: Prepared,
+        logits: Logits,
+        decoded: deque[tuple[Part, Callable[[], list[Tensor]]]],
+    ) -> Results:
+        options, stats = self.options, window.stats
+        results: dict[int, Reading | ExampleError] = {e.item: e for e in window.errors}
+        kept = window.kept()
+        while decoded:
+            part, found_spans = decoded.popleft()
+            with stats.timed("forward"), self._naming_questions(window):
+                spans = Spans(*found_spans())
+            items = [kept[question] for question in part.questions.tolist()]
+            with stats.timed("map"):
+                found = make_readings(
+                    part.chunks,
+                    [window.contexts[item - window.first_item] for item in items],
+                    spans,
+                    scoring=options.scoring,
+                    per_chunk=options.decodes_chunks,
+                    top_k=options.top_k,
+                    align_to_words=options.align_to_words,
+                    handle_impossible_answer=options.handle_impossible_answer,
+                )
+            results.update(zip(items, found.readings, strict=True))
+            if found.hollow and self.note is None:
+                encodings = part.chunks.encodings
+                self.note = hollow_note(encodings, items, found.hollow, self._chunker.text_of)
+            for question in self._nonfinite(part, spans):
+                failure = window.not_finite(items[question])
+                results[failure.item] = failure
+            deeper = part.deeper(found.lacking, options) if found.lacking else None
+            if deeper is not None:
+                with stats.timed("decode"):
+                    decoded.append((deeper, self._decode(deeper, logits)))
+        for chunk, error in logits.failed.items():
+            failure = window.not_read(chunk, error, self._model, self._forward.device.device)
+            results[failure.item] = failure
+        self._done(stats)
+        return [results[item] for item in window.items()]
+
+    def _nonfinite(self, part: Part, spans: Spans) -> list[int]:
+        """The questions whose logits are not all finite."""
+        (rows,) = np.nonzero(spans.nonfinite.numpy())
+        per_chunk = self.options.decodes_chunks
+        return np.unique(part.chunks.question_id[rows] if per_chunk else rows).tolist()
+
+    @contextmanager
+    def _naming_questions(self, window: Prepared) -> Iterator[None]:
+        """Errors of the model or of its device, with the questions that they hit."""
+        try:
+            yield
+        except BatchError as failure:
+            question = window.chunks.question_id[failure.chunks]
+            hit, error = np.unique(question), failure.error
+        except RuntimeError as caught:
+            if not is_device_lost(caught):
+                raise
+            hit, error = np.arange(len(window.chunks.encodings)), caught
+        else:
+            return
+        kept = window.kept()
+        items = numbers_in_words([kept[i] for i in hit])
+        raise ModelError(f"{raised_by(self._model, error)} (while reading {items})") from error
 
 
 def read_ahead(items: Iterator[_T | None], depth: int) -> Iterator[_T | None]:
@@ -129,18 +369,3 @@ def with_progress(results: Iterator[_T], pairs: Iterable[Pair]) -> Iterator[_T]:
         for result in results:
             bar.update()
             yield result
-
-
-def not_finite_error(window: Prepared, item: int) -> ExampleError:
-    """That of a pair for which the model gave logits that are not finite."""
-    return ExampleError(
-        item,
-        f"the model gave NaN or infinite logits for question {item} ({window.shown(item)}); try "
-        "dtype='float32', and see that the weights are sound",
-    )
-
-
-def nonfinite_questions(chunks: Chunks, spans: Spans, options: Options) -> list[int]:
-    """The questions whose logits are not all finite."""
-    (rows,) = np.nonzero(spans.nonfinite.numpy())
-    return np.unique(chunks.question_id[rows] if options.decodes_chunks else rows).tolist()

@@ -3,7 +3,8 @@
 - `checkpoints`: load models and tokenizers from a folder or from the Hugging Face Hub
 - `dtypes`: the types that weights are loaded in
 - `torch_settings`: what a thread may have set in PyTorch, and how to do without it
-- `traits`: positions, vocabulary, arguments, padding, eval mode, outputs
+- `traits`: positions, vocabulary, arguments, the mask, eval mode, outputs
+- `sharing`: which rows may share a batch
 - `regions`: the layers that a model repeats, compiled once
 - ``minilm-l6-squad``: the bundled model
 """

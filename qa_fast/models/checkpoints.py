@@ -2,7 +2,7 @@
 
 Transformers reads the files. What it would do with a file that means harm, or is broken, is settled
 here: weights are safetensors and nothing is unpickled, code that comes with a model does not run,
-unless the caller allows it; and whatever goes wrong is an OSError of one line.
+unless the caller allows it; and whatever goes wrong is a `CheckpointError`, an OSError of one line.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,10 +24,44 @@ BUNDLED_MODEL = Path(__file__).parent / "minilm-l6-squad"
 _LOADS = 5  # before it is given up
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_ALLOW_PICKLE = (
-    "allow_pickle=True reads pickled weights (pytorch_model.bin), where there are such, and "
-    "save_pretrained() of the model then writes safe ones"
+_IF_PICKLES_ARE_ALLOWED = (
+    " reads pickled weights (pytorch_model.bin), where there are such, and save_pretrained() of the "
+    "model then writes safe ones"
 )
+
+
+class Reason(NamedTuple):
+    """Why a model cannot be loaded: a text, in which the name of a permission may stand.
+
+    Attributes:
+        before: the text before it, or all.
+        permission: "allow_pickle" or "trust_remote_code"; "" where neither would help.
+        after: the text behind it.
+    """
+
+    before: str
+    permission: str = ""
+    after: str = ""
+
+    def __str__(self) -> str:
+        return self.before + (f"{self.permission}=True" if self.permission else "") + self.after
+
+
+class CheckpointError(OSError):
+    """A model or a tokenizer cannot be loaded.
+
+    Attributes:
+        what: which of the two, and its name.
+        reason: why.
+    """
+
+    def __init__(self, what: str, reason: Reason) -> None:
+        super().__init__(f"cannot load the {what}: {reason}")
+        self.what = what
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.what, self.reason)
 
 
 def load_model(
@@ -180,10 +214,10 @@ def _check_attention(config: Any) -> None:
     """Attention by the name of a repository is machine code from there."""
     name = getattr(config, "_attn_implementation", None)
     if isinstance(name, str) and "/" in name:
-        raise _Refusal(
+        asks = (
             f"its config.json asks for attention code from {name!r}, which runs with your rights; "
-            "trust_remote_code=True allows that"
         )
+        raise _Refusal(asks, "trust_remote_code", " allows that")
 
 
 def _check_index(source: str | Path, config: Any, where: dict[str, Any]) -> None:
@@ -229,7 +263,7 @@ def _in_short(names: list[str]) -> str:
 
 
 class _Refusal(Exception):
-    """What is wrong with a model, in words that are ready for its user."""
+    """What is wrong with a model, as the parts of a `Reason`."""
 
 
 @contextmanager
@@ -245,37 +279,41 @@ def _one_line_errors(what: str, source: str | Path) -> Iterator[None]:
         broken = _broken_tokenizer(source) if what == "tokenizer" else None
         if isinstance(error, ImportError) and broken is None:
             raise  # it names what to install
-        raise OSError(
-            f"cannot load the {what} {str(source)!r}: {broken or _reason(error, source)}"
-        ) from error
+        reason = Reason(broken) if broken else _reason(error, source)
+        raise CheckpointError(f"{what} {str(source)!r}", reason) from error
 
 
-def _reason(error: Exception, source: str | Path) -> str:
+def _reason(error: Exception, source: str | Path) -> Reason:
     """What is wrong and what to do, of what Transformers says at length or in riddles."""
-    text = " ".join(str(error).split())
     if isinstance(error, _Refusal):
-        return text
+        return Reason(*error.args)
+    text = " ".join(str(error).split())
     if "trust_remote_code" in text:
-        return (
+        return Reason(
             "it comes with code of its own, which would run with your rights: read it, and if you "
-            "trust it, load with trust_remote_code=True"
+            "trust it, load with ",
+            "trust_remote_code",
         )
     if "size mismatch" in text or "ignore_mismatched_sizes" in text:
-        return "its weights do not have the shapes that its config.json says"
+        return Reason("its weights do not have the shapes that its config.json says")
     short = text.partition(". ")[0][:300]
     if not isinstance(error, (OSError, ValueError)):
         short = f"{type(error).__name__}: {short}"
     none = f"file named {_WEIGHTS}" in text
     if Path(source).is_dir():
+        if none and any(Path(source).glob("*.bin")):
+            before = f"the folder holds no {_WEIGHTS}; "
+            return Reason(before, "allow_pickle", _IF_PICKLES_ARE_ALLOWED)
         if none:
-            pickled = any(Path(source).glob("*.bin"))
-            return f"the folder holds no {_WEIGHTS}" + (f"; {_ALLOW_PICKLE}" if pickled else "")
+            return Reason(f"the folder holds no {_WEIGHTS}")
         if type(error).__name__ == "SafetensorError":
-            return f"the file of its weights is broken ({short})"
-        return f"the folder must hold a whole Transformers model with its tokenizer ({short})"
+            return Reason(f"the file of its weights is broken ({short})")
+        return Reason(
+            f"the folder must hold a whole Transformers model with its tokenizer ({short})"
+        )
     if none:
-        return f"there is no {_WEIGHTS} in it; {_ALLOW_PICKLE}"
-    return (
+        return Reason(f"there is no {_WEIGHTS} in it; ", "allow_pickle", _IF_PICKLES_ARE_ALLOWED)
+    return Reason(
         "there is no such folder, and the Hugging Face Hub has no such model or cannot be reached; "
         f"leave the model out to use the bundled one ({short})"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from math import lcm
 from threading import Lock
 from typing import Any
@@ -17,26 +18,8 @@ from torch import Tensor
 # One for all engines of a model: the first that is done must not switch dropout on for the others.
 _eval_modes: WeakKeyDictionary[torch.nn.Module, EvalMode] = WeakKeyDictionary()
 
-# fmt: off
-MASKS_PADDING = {
-    "albert", "arcee", "bart", "bert", "big_bird", "bloom", "camembert", "data2vec", "deberta",
-    "deberta_v2", "diffllama", "distilbert", "electra", "ernie", "exaone4", "falcon", "flaubert",
-    "gpt2", "gpt_neo", "gpt_neox", "gptj", "ibert", "layoutlmv3", "led", "lilt", "llama",
-    "longformer", "luke", "markuplm", "mbart", "megatron_bert", "minimax", "ministral",
-    "ministral3", "mistral", "mixtral", "modernbert", "mpnet", "mpt", "mt5", "mvp", "nemotron",
-    "opt", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "rembert", "roberta",
-    "roberta_prelayernorm", "roc_bert", "roformer", "seed_oss", "smollm3", "splinter",
-    "squeezebert", "t5", "umt5", "xlm", "xlm_roberta", "xlm_roberta_xl", "xlnet", "xmod",
-}
-# fmt: on
-"""Packages of transformers.models in which nothing reads the padding behind a row.
-
-Tests hold each of them against rows read alone. A model that is not of them is tried when it is used.
-"""
-
-# The kinds of attention that the tests run; any function can be registered under another name.
-_TESTED_ATTENTION = (None, "eager", "sdpa")
-_PLAIN_MODULES = ("torch.nn.modules.", "transformers.")
+# Encoders in which every token attends to every other, so that one mask does for all layers.
+FULL_ATTENTION = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 _POSITION_TABLES = (
     "position_embeddings",
     "char_position_embeddings",
@@ -88,25 +71,6 @@ def _has_signature(model: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def masks_padding(model: Any) -> bool:
-    """Whether ``model`` is known to give a row the same logits with padding behind it.
-
-    What counts is where its class is from, and those of its parts, not the name in its configuration:
-    code that comes with a checkpoint, subclasses and quantized layers may do anything.
-    """
-    model = unwrapped(model)
-    parts = type(model).__module__.split(".")
-    attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
-    return (
-        parts[:2] == ["transformers", "models"]
-        and parts[2] in MASKS_PADDING
-        and attention in _TESTED_ATTENTION
-        and not is_block_sparse(model)
-        and all(type(module).__module__.startswith(_PLAIN_MODULES) for module in model.modules())
-        and all(type(weight) is torch.nn.Parameter for weight in model.parameters())
-    )
 
 
 def is_block_sparse(model: Any) -> bool:
@@ -275,6 +239,31 @@ def accepted_arguments(model: Any, tokenizer: Any) -> set[str]:
 
 def _config(model: Any) -> Any:
     return getattr(unwrapped(model), "config", None)
+
+
+def takes_mask_as_is(model: Any, device: torch.device, ready: AbstractContextManager[None]) -> bool:
+    """Whether ``model`` on ``device`` takes a mask of shape [B, 1, 1, N], as its attention needs it.
+
+    From [B, N] Transformers makes one of [B, 1, N, N], in every batch and with a look at its values,
+    which a GPU has to be waited for. Which models take the other shape depends on the release and on
+    the attention, so a small batch is tried, within ``ready``: it must give the same, and something else
+    without a mask.
+    """
+    if getattr(getattr(model, "config", None), "model_type", None) not in FULL_ATTENTION:
+        return False
+    ids = torch.arange(1, 9, dtype=torch.int64, device=device).view(2, 4)
+    rows = [True] * 4, [True, True, False, False]
+    mask = torch.tensor(rows, dtype=torch.bool, device=device)
+    try:
+        with torch.inference_mode(), ready:
+            plain, none, as_is = (
+                model(input_ids=ids, attention_mask=m).start_logits[mask]
+                for m in (mask.long(), None, mask[:, None, None])
+            )
+    except Exception:  # whatever a model may do with an argument it does not expect
+        return False
+    near = partial(torch.allclose, rtol=1e-3, atol=1e-5)
+    return near(plain, as_is) and not near(plain, none)
 
 
 def float_weights(model: Any) -> list[Tensor]:

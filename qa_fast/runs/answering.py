@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from qa_fast.data.answers import Answer, Prediction, null_odds
+from qa_fast.data.errors import ExampleError
 from qa_fast.data.examples import Row
 from qa_fast.engine.engine import Engine
-from qa_fast.engine.errors import ExampleError
 from qa_fast.engine.options import Options
 from qa_fast.engine.readings import Reading
 from qa_fast.engine.streams import Pair

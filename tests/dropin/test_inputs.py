@@ -113,10 +113,10 @@ def test_what_only_looks_like_a_sequence_of_texts_is_refused(kind: str) -> None:
 
 
 NO_TEXTS: dict[str, tuple[Callable[[], Any], str]] = {
-    "bytes": (lambda: ["Where?", b"When?"], "got bytes: decode it"),
+    "bytes": (lambda: ["Where?", b"When?"], "got bytes; decode it"),
     "array_of_bytes": (
         lambda: np.array(TEXTS).astype("S")[::-1],
-        "question 0 .*; got bytes_: decode",
+        "question 0 .*; got bytes_; decode",
     ),
     "none": (lambda: ["Where?", None], "got None, a missing value"),
     "number": (lambda: ["Where?", 3], "got int"),

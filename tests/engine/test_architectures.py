@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES
 
 from qa_fast.engine import Engine, ModelError, Options
-from qa_fast.models.traits import masks_padding, position_limit
+from qa_fast.models.sharing import masks_padding
+from qa_fast.models.traits import position_limit
 
 from ..helpers import oracle
 from ..helpers.tiny import texts
@@ -151,7 +152,7 @@ def test_padding_is_masked_where_that_is_said(name: str) -> None:
     callable_of_any_kind.config = model.config
     engine = Engine(callable_of_any_kind, common_tokenizer())
     check(engine.read(pairs(), OPTIONS), expected(name))
-    assert engine._forward._equal_lengths == changes
+    assert engine._forward._sharing.equal_lengths == changes
 
 
 @pytest.mark.parametrize("name", [n for n in [*ARCHITECTURES, *VARIANTS] if n not in UNKNOWN_LIMIT])

@@ -386,7 +386,9 @@ def test_non_finite_logits_name_the_question(value: float, scoring: Any) -> None
         return start, end
 
     engine = Engine(CallableModel(model, spoil), tokenizer)
-    with pytest.raises(ValueError, match=r"NaN or infinite logits for question 1 \('Who did it\?'"):
+    with pytest.raises(
+        ValueError, match=r"question 1 \('Who did it\?'\) has NaN or infinite logits"
+    ):
         answers_of(engine, data, Options(scoring=scoring))
 
 

@@ -19,7 +19,7 @@ from qa_fast.engine import Engine, ExampleError, ModelError, Options
 from qa_fast.engine.batches import bucket_widths, plan_batches
 from qa_fast.engine.device import Device, is_out_of_memory
 from qa_fast.models.regions import regions
-from qa_fast.models.traits import masks_padding
+from qa_fast.models.sharing import masks_padding
 
 from ..helpers.engines import OPTIONS, SHORTAGES, answers_of, examples, same
 from ..helpers.tiny import tiny_model, tokenizer_of

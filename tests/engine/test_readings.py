@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, inf, log
 from typing import Any
 
@@ -349,3 +350,14 @@ def test_spaces_without_characters_are_not_worth_a_word() -> None:
 def test_candidate_count() -> None:
     assert candidate_count(3, align_to_words=True) == 16
     assert candidate_count(3, align_to_words=False) == 3
+
+
+def test_a_best_span_without_characters_does_not_hide_the_others() -> None:
+    """Byte-level tokenizers have tokens for spaces alone, which stand for no characters."""
+    engine = Engine(Hashing(), tokenizer_of("byte_bpe"))
+    for context in ("'s Ada  ½", "Ada  ½  was", "½  Ada  ½"):
+        for scoring in ("probability", "logit"):
+            everything = Options(top_k=None, align_to_words=False, scoring=scoring)
+            (expected,) = engine.read([("Ada", context)], everything)
+            (found,) = engine.read([("Ada", context)], replace(everything, top_k=1))
+            assert found.answers[0]["answer"] == expected.answers[0]["answer"]
