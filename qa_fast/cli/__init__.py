@@ -8,6 +8,7 @@ in the arguments answer at once. Bad input is one line on standard error and exi
 - `merge`: what several processes of a run have made, put together
 - `evaluate`: scores, results and a report
 - `compare`: two runs side by side
+- `options`: the options that commands share, and the panels of `--help`
 - `messages`: errors and notes, in the command line's words
 - `terminal`: answers for a person to read
 """

@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .messages import (
-    AllowPickle,
-    Device,
-    DocStride,
-    InputError,
-    MaxSeqLen,
-    ModelName,
-    TrustRemoteCode,
-    input_error,
-    quiet,
-    say,
-)
+from . import options
+from .messages import InputError, input_error, quiet, say
 
 if TYPE_CHECKING:
     from qa_fast.runs.predict import Run
@@ -65,9 +55,23 @@ def predict(
             "standard input, or the name of a data set on the Hugging Face Hub.",
         ),
     ],
+    *,
+    id_column: options.IdColumn = "id",
+    question_column: options.QuestionColumn = "question",
+    context_column: options.ContextColumn = "context",
+    split: options.Split = None,
+    subset: options.Subset = None,
+    limit: options.Limit = None,
+    on_error: Annotated[
+        OnErrorName,
+        options.inputs(
+            help="What to do at a row that cannot be answered: fail, or skip it and list it, with "
+            "its line and the reason, in a file of rejects."
+        ),
+    ] = OnErrorName.fail,
     output: Annotated[
         str,
-        typer.Option(
+        options.outputs(
             "--output",
             "-o",
             metavar="OUT",
@@ -75,219 +79,112 @@ def predict(
             "run_qa.py, this one with the texts, and beside it nbest_predictions, null_odds and "
             "na_prob. Without an ending: a folder of Parquet files. A manifest with the settings, "
             "versions and timings is written with each.",
-            show_default=False,
         ),
     ],
+    progress: Annotated[bool, options.outputs(help="Show the progress on standard error.")] = True,
     top_k: Annotated[
-        int,
-        typer.Option(
-            "--top-k",
-            "-k",
-            metavar="N",
-            min=1,
-            help="The most answers in a question's n-best list.",
-            rich_help_panel="Answers",
-        ),
+        int, options.top_k(min=1, help="The most answers in a question's n-best list.")
     ] = 5,
-    max_answer_len: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="The longest answer, in tokens.",
-            rich_help_panel="Answers",
-        ),
-    ] = 30,
+    max_answer_len: Annotated[int, options.max_answer_len(min=1)] = 30,
     scoring: Annotated[
         ScoringName,
-        typer.Option(
-            help="logit: start plus end logit, as run_qa.py ranks. probability: as the "
-            "pipeline of Transformers scores. shared: probabilities that compare "
-            "across the chunks of a context.",
-            rich_help_panel="Answers",
+        options.answers(
+            help="logit: start plus end logit, as run_qa.py ranks. probability: as the pipeline of "
+            "Transformers scores. shared: probabilities that compare across the chunks of a context."
         ),
     ] = ScoringName.logit,
-    no_answer: Annotated[
-        bool,
-        typer.Option(
-            "--no-answer",
-            help="Allow the empty answer: the context does not say. For models trained on it.",
-            rich_help_panel="Answers",
-        ),
-    ] = False,
+    no_answer: options.NoAnswer = False,
     null_threshold: Annotated[
         float,
-        typer.Option(
+        options.answers(
             metavar="X",
-            help="With --no-answer: the answer is empty where the null score exceeds the "
-            "best span's by more than this.",
-            rich_help_panel="Answers",
+            help="With --no-answer: the answer is empty where the null score exceeds the best "
+            "span's by more than this.",
         ),
     ] = 0.0,
     align_to_words: Annotated[
-        bool,
-        typer.Option(
-            "--align-to-words",
-            help="Widen answers to whole words.",
-            rich_help_panel="Answers",
-        ),
+        bool, options.answers("--align-to-words", help="Widen answers to whole words.")
     ] = False,
-    id_column: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="The column of the ids; rows without it are numbered.",
-            rich_help_panel="Input",
-        ),
-    ] = "id",
-    question_column: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="The column of the questions.",
-            rich_help_panel="Input",
-        ),
-    ] = "question",
-    context_column: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="The column of the contexts.",
-            rich_help_panel="Input",
-        ),
-    ] = "context",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Which split of a data set from the Hub.",
-            show_default=False,
-            rich_help_panel="Input",
-        ),
-    ] = None,
-    subset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Which subset of a data set from the Hub.",
-            show_default=False,
-            rich_help_panel="Input",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Answer only the first N rows.",
-            show_default="all",
-            rich_help_panel="Input",
-        ),
-    ] = None,
-    on_error: Annotated[
-        OnErrorName,
-        typer.Option(
-            help="What to do at a row that cannot be answered: fail, or skip it and list "
-            "it, with its line and the reason, in a file of rejects.",
-            rich_help_panel="Input",
-        ),
-    ] = OnErrorName.fail,
-    model: ModelName = None,
+    model: options.Model = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
+        options.models(
             metavar="TYPE",
             help="float32, bfloat16, float16, or auto for the checkpoint's own.",
             show_default="float32 on a CPU, else auto",
-            rich_help_panel="Model",
         ),
     ] = None,
-    device: Device = None,
-    max_seq_len: MaxSeqLen = None,
-    doc_stride: DocStride = None,
+    device: options.Device = None,
+    max_seq_len: options.MaxSeqLen = None,
+    doc_stride: options.DocStride = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="The most chunks in a batch.",
-            show_default="by tokens",
-            rich_help_panel="Model",
+        options.models(
+            metavar="N", min=1, help="The most chunks in a batch.", show_default="by tokens"
         ),
     ] = None,
     compile: Annotated[
         bool,
-        typer.Option(
+        options.models(
             "--compile",
             help="Run the model through torch.compile. It begins slowly: for long runs.",
-            rich_help_panel="Model",
         ),
     ] = False,
-    allow_pickle: AllowPickle = False,
-    trust_remote_code: TrustRemoteCode = False,
+    allow_pickle: options.AllowPickle = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     devices: Annotated[
         str | None,
-        typer.Option(
+        options.processes(
             metavar="A,B",
-            help="Several devices of this machine, such as cuda:0,cuda:1: one process runs "
-            "on each.",
-            show_default=False,
-            rich_help_panel="Several processes",
+            help="Several devices of this machine, such as cuda:0,cuda:1: one process runs on each.",
         ),
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(
+        options.processes(
             metavar="ADDRESS",
             help="Run on a Ray cluster: auto for the one this machine belongs to, local for this "
-            "machine alone, or an address. INPUT is then Parquet or JSONL with ids, OUT a folder; both "
-            "may be URIs such as s3://bucket/folder.",
-            show_default=False,
-            rich_help_panel="Several processes",
+            "machine alone, or an address. INPUT is then Parquet or JSONL with ids, OUT a folder; "
+            "both may be URIs such as s3://bucket/folder.",
         ),
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option(
+        options.processes(
             metavar="N",
             min=1,
             help="With --ray: how many actors, each with the model.",
             show_default="one per GPU, without GPUs one per 4 CPUs",
-            rich_help_panel="Several processes",
         ),
     ] = None,
     num_shards: Annotated[
         int | None,
-        typer.Option(
+        options.processes(
             metavar="N",
             min=1,
             help="How many processes share the rows, each with the same command but for "
             "--shard-index. qa-fast merge OUT ends their work.",
             show_default="from SLURM_ARRAY_TASK_COUNT or WORLD_SIZE, else 1",
-            rich_help_panel="Several processes",
         ),
     ] = None,
     shard_index: Annotated[
         int | None,
-        typer.Option(
+        options.processes(
             metavar="I",
             min=0,
             help="Which of them this is, from 0.",
             show_default="from SLURM_ARRAY_TASK_ID or RANK, else 0",
-            rich_help_panel="Several processes",
         ),
     ] = None,
     part_rows: Annotated[
         int | None,
-        typer.Option(
+        options.processes(
             metavar="N",
             min=1,
             help="Rows that are finished together: the most that a crash can cost.",
             show_default="256 to 8192, by the size of the input",
-            rich_help_panel="Several processes",
         ),
     ] = None,
-    progress: Annotated[bool, typer.Option(help="Show the progress on standard error.")] = True,
 ) -> None:
     """Answer every question of a data set; safe to stop, kill and run again."""
     with quiet():
