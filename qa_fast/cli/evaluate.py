@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -170,24 +171,14 @@ def evaluate(
 
     Prints the totals as JSON with the official script's keys; on a terminal, tables with more.
     """
-    if (predictions is None) == (model is None):
-        both = "both were given" if model else "neither was given"
-        raise InputError(f"either PREDICTIONS or --model is needed; {both}")
-    if model is None and (device or no_answer or allow_pickle or trust_remote_code):
-        given = "--device, --no-answer, --allow-pickle and --trust-remote-code"
-        raise InputError(f"{given} are for --model, which was not given")
+    _check_who_answers(predictions, model, (device, no_answer, allow_pickle, trust_remote_code))
+    files = _Files(totals=out_file, results=results, report=report)
     from qa_fast.data.examples import Columns
     from qa_fast.evaluation.evaluate import evaluate as run_evaluate
-    from qa_fast.files.writing import write_file
 
     try:
-        for file in filter(None, (report, out_file)):
-            # Told now, not after a model has answered.
-            if not _is_writable(file.resolve().parent):
-                raise InputError(
-                    f"{file}: cannot be written: its folder {file.resolve().parent} is not there, or "
-                    "this user has no right to write to it"
-                )
+        # Told now, not after a model has answered.
+        files.check()
         found = run_evaluate(
             data,
             predictions,
@@ -209,20 +200,7 @@ def evaluate(
                 trust_remote_code=trust_remote_code,
             ),
         )
-        if results is not None:
-            from qa_fast.evaluation.results import write_results
-
-            files = write_results(found, results, name=Path(data).stem, command_line=sys.argv)
-            say(f"written: {files[0]} and {files[1].name}")
-        if report is not None:
-            from qa_fast.pages.report import write_report
-
-            write_report(
-                found, report, title=_title(data, predictions, model), command_line=sys.argv
-            )
-            say(f"written: {report}")
-        if out_file is not None:
-            write_file(out_file, json.dumps(found.metrics).encode())
+        files.write(found, Path(data), predictions.name if predictions else model)
     except (ValueError, OSError, ImportError) as error:
         raise input_error(error) from error
     for note in found.notes:
@@ -231,6 +209,20 @@ def evaluate(
         typer.echo(json.dumps(found.metrics, indent=2))
     elif sys.stdout.isatty():
         _print(found)
+
+
+# --- what is scored -----------------------------------------------------------------------------
+
+
+def _check_who_answers(
+    predictions: Path | None, model: str | None, for_model: Sequence[object]
+) -> None:
+    if (predictions is None) == (model is None):
+        both = "both were given" if model else "neither was given"
+        raise InputError(f"either PREDICTIONS or --model is needed; {both}")
+    if model is None and any(for_model):
+        given = "--device, --no-answer, --allow-pickle and --trust-remote-code"
+        raise InputError(f"{given} are for --model, which was not given")
 
 
 def _answering(model: str | None, no_answer: bool, **loading: Any) -> dict[str, Any]:
@@ -245,13 +237,51 @@ def _answering(model: str | None, no_answer: bool, **loading: Any) -> dict[str, 
     return {"model": qa, "handle_impossible_answer": no_answer, "progress": sys.stderr.isatty()}
 
 
+# --- what is written ----------------------------------------------------------------------------
+
+
+class _Files(NamedTuple):
+    """Where the outputs go that were asked for."""
+
+    totals: Path | None
+    results: Path | None
+    report: Path | None
+
+    def check(self) -> None:
+        """Raises an `InputError` where a file could not be written; the folder of results is made."""
+        for file in filter(None, (self.report, self.totals)):
+            folder = file.resolve().parent
+            if not _is_writable(folder):
+                raise InputError(
+                    f"{file}: cannot be written: its folder {folder} is not there, or this user has "
+                    "no right to write to it"
+                )
+
+    def write(self, found: Evaluation, data: Path, answerer: str | None) -> None:
+        """Writes them; ``answerer`` is the name, in the report's title, of what was scored."""
+        if self.results is not None:
+            from qa_fast.evaluation.results import write_results
+
+            written = write_results(found, self.results, name=data.stem, command_line=sys.argv)
+            say(f"written: {written[0]} and {written[1].name}")
+        if self.report is not None:
+            from qa_fast.pages.report import write_report
+
+            title = f"{answerer} on {data.name}"
+            write_report(found, self.report, title=title, command_line=sys.argv)
+            say(f"written: {self.report}")
+        if self.totals is not None:
+            from qa_fast.files.writing import write_file
+
+            write_file(self.totals, json.dumps(found.metrics).encode())
+
+
 def _is_writable(folder: Path) -> bool:
     effective = os.access in os.supports_effective_ids
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
-def _title(data: str, predictions: Path | None, model: str | None) -> str:
-    return f"{predictions.name if predictions else model} on {Path(data).name}"
+# --- what is printed ----------------------------------------------------------------------------
 
 
 def _print(found: Evaluation) -> None:

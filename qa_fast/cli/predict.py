@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from . import options
 from .messages import InputError, input_error, quiet, say
-
-if TYPE_CHECKING:
-    from qa_fast.runs.predict import Run
 
 EPILOG = """\
 [bold]Examples[/]
@@ -26,7 +25,7 @@ EPILOG = """\
 
 [cyan]qa-fast predict questions.parquet -o answers/ --devices cuda:0,cuda:1[/]
 
-Stopped, killed, out of disk? The same command goes on where it was. Ctrl-C and SIGTERM let the part at
+Stopped, killed, out of disk? The same command goes on where it was. Ctrl-C and SIGTERM let the part at \
 hand finish; a second Ctrl-C does not wait for it.
 """
 
@@ -187,90 +186,113 @@ def predict(
     ] = None,
 ) -> None:
     """Answer every question of a data set; safe to stop, kill and run again."""
+    # A Ray cluster does these in its own way.
+    local: dict[str, Any] = {
+        "split": split,
+        "subset": subset,
+        "limit": limit,
+        "devices": devices,
+        "num_shards": num_shards,
+        "part_rows": part_rows,
+        "shard_index": shard_index,
+        "batch_size": batch_size,
+    }
+    _check_where_it_runs(ray, concurrency, local)
+    from qa_fast.data.examples import Columns
+
+    answering: dict[str, Any] = {
+        "model": model,
+        "device": device,
+        "dtype": dtype,
+        "compile": compile,
+        "allow_pickle": allow_pickle,
+        "trust_remote_code": trust_remote_code,
+        "columns": Columns(id=id_column, question=question_column, context=context_column),
+        "on_error": on_error.value,
+        "null_threshold": null_threshold,
+        "top_k": top_k,
+        "max_answer_len": max_answer_len,
+        "scoring": scoring.value,
+        "handle_impossible_answer": no_answer,
+        "align_to_words": align_to_words,
+        "max_seq_len": max_seq_len,
+        "doc_stride": doc_stride,
+    }
     with quiet():
-        from qa_fast.data.examples import Columns
-        from qa_fast.runs.parts import shards_from_environment
-        from qa_fast.runs.predict import predict as run_predict
-
-        columns = Columns(id=id_column, question=question_column, context=context_column)
-        answering: dict[str, Any] = {
-            "model": model,
-            "device": device,
-            "dtype": dtype,
-            "compile": compile,
-            "allow_pickle": allow_pickle,
-            "trust_remote_code": trust_remote_code,
-            "columns": columns,
-            "on_error": on_error.value,
-            "null_threshold": null_threshold,
-            "top_k": top_k,
-            "max_answer_len": max_answer_len,
-            "scoring": scoring.value,
-            "handle_impossible_answer": no_answer,
-            "align_to_words": align_to_words,
-            "max_seq_len": max_seq_len,
-            "doc_stride": doc_stride,
-        }
-        try:
-            if ray is not None:
-                alone = {
-                    "--split": split,
-                    "--subset": subset,
-                    "--limit": limit,
-                    "--devices": devices,
-                }
-                alone.update({"--num-shards": num_shards, "--part-rows": part_rows})
-                alone.update({"--shard-index": shard_index, "--batch-size": batch_size})
-                if given := [name for name, value in alone.items() if value is not None]:
-                    raise InputError(f"{', '.join(given)} cannot be used with --ray")
-                from qa_fast.ray import predict_files
-
-                found = predict_files(
-                    source, output, address=ray, concurrency=concurrency, **answering
-                )
-                text = f"{output}: {found['written']} answers"
-                if found["rejected"]:
-                    text += (
-                        f"; {found['rejected']} rows could not be answered, see rejects.jsonl in it"
-                    )
-                say(text)
-                return
-            if concurrency is not None:
-                raise InputError("--concurrency is of use with --ray only")
-            if num_shards is None and shard_index is None:
-                num_shards, shard_index = shards_from_environment(os.environ)
-                if num_shards > 1:
-                    say(f"process {shard_index} of {num_shards}, as the environment says")
-            elif num_shards is None or shard_index is None:
-                raise InputError("--num-shards and --shard-index go together: give both")
-            run = run_predict(
-                source,
-                output,
-                devices=devices.split(",") if devices else None,
-                batch_size=batch_size,
-                split=split,
-                subset=subset,
-                limit=limit,
-                part_rows=part_rows,
-                num_shards=num_shards,
-                shard_index=shard_index,
-                progress=progress,
-                on_interrupt="finish",
-                **answering,
-            )
-        except (ValueError, OSError, ImportError) as error:
-            raise input_error(error) from error
-        except KeyboardInterrupt as stopped:
-            say(str(stopped) or ("stopped" if ray else "stopped; the same command goes on"))
-            raise typer.Exit(128 + getattr(stopped, "signal", signal.SIGINT)) from None
-    say(_summary(run))
+        if ray is None:
+            summary = _on_this_machine(source, output, progress=progress, **local, **answering)
+        else:
+            summary = _on_ray(source, output, address=ray, concurrency=concurrency, **answering)
+    say(summary)
 
 
-def _summary(run: Run) -> str:
-    text = f"{run.output}: {run.written} answers"
+def _check_where_it_runs(ray: str | None, concurrency: int | None, local: dict[str, Any]) -> None:
+    """Options for a cluster and those for this machine alone do not mix."""
+    if ray is not None:
+        if given := [name for name, value in local.items() if value is not None]:
+            names = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise InputError(f"{names} cannot be used with --ray")
+    elif concurrency is not None:
+        raise InputError("--concurrency is of use with --ray only")
+    elif (local["num_shards"] is None) != (local["shard_index"] is None):
+        raise InputError("--num-shards and --shard-index go together: give both")
+
+
+def _on_this_machine(
+    source: str,
+    output: str,
+    *,
+    devices: str | None,
+    num_shards: int | None,
+    shard_index: int | None,
+    **arguments: Any,
+) -> str:
+    """Answer the rows, or this process's share of them; returns what is to be told of it."""
+    from qa_fast.runs.parts import shards_from_environment
+    from qa_fast.runs.predict import predict as run_predict
+
+    with _told(if_stopped="stopped; the same command goes on"):
+        if num_shards is None or shard_index is None:
+            num_shards, shard_index = shards_from_environment(os.environ)
+            if num_shards > 1:
+                say(f"process {shard_index} of {num_shards}, as the environment says")
+        run = run_predict(
+            source,
+            output,
+            devices=devices.split(",") if devices else None,
+            num_shards=num_shards,
+            shard_index=shard_index,
+            on_interrupt="finish",
+            **arguments,
+        )
+    summary = f"{run.output}: {run.written} answers"
     if run.rejected:
-        text += f"; {run.rejected} rows could not be answered"
-        text += f", see {run.rejects}" if run.rejects else ""
+        summary += f"; {run.rejected} rows could not be answered"
+        summary += f", see {run.rejects}" if run.rejects else ""
     if not run.complete:
-        text += f"; when all processes are done: qa-fast merge {run.output}"
-    return text
+        summary += f"; when all processes are done: qa-fast merge {run.output}"
+    return summary
+
+
+def _on_ray(source: str, output: str, **arguments: Any) -> str:
+    """Answer the rows on a cluster; returns what is to be told of it."""
+    from qa_fast.ray import predict_files
+
+    with _told(if_stopped="stopped"):
+        found = predict_files(source, output, **arguments)
+    summary = f"{output}: {found['written']} answers"
+    if found["rejected"]:
+        summary += f"; {found['rejected']} rows could not be answered, see rejects.jsonl in it"
+    return summary
+
+
+@contextmanager
+def _told(if_stopped: str) -> Iterator[None]:
+    """Errors of the run become one line; a signal ends the command with its exit code."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        raise input_error(error) from error
+    except KeyboardInterrupt as stopped:
+        say(str(stopped) or if_stopped)
+        raise typer.Exit(128 + getattr(stopped, "signal", signal.SIGINT)) from None
