@@ -166,7 +166,8 @@ def _check_text(text: str, name: str, remedy: str) -> None:
         raise InputError(f"{name} holds only white space: {remedy}")
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8
+    except UnicodeEncodeError as error:
+        # Bytes of the command line that are not UTF-8.
         raise InputError(
             f"{name} is not valid Unicode at character {error.start}: give it as UTF-8"
         ) from None
