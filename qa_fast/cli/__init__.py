@@ -8,6 +8,7 @@ in the arguments answer at once. Bad input is one line on standard error and exi
 - `merge`: what several processes of a run have made, put together
 - `evaluate`: scores, results and a report
 - `compare`: two runs side by side
+- `options`: the options that commands share, and the panels of `--help`
 - `messages`: errors and notes, in the command line's words
 - `terminal`: answers for a person to read
 """
@@ -42,13 +43,16 @@ class _Group(TyperGroup):
             sys.exit(130)
         except InputError as error:
             message = str(error)
-        except OSError as error:  # of standard output, as files are read and written elsewhere
+        except OSError as error:
+            # Those of files have become an InputError where they were read or written.
             message = f"standard output: {explain(error)}"
         except Exception as error:
-            if not hasattr(error, "format_message"):  # a usage error of Typer has it
+            # Only a usage error of Typer has it.
+            if not hasattr(error, "format_message"):
                 raise
             message = error.format_message()
-            if not message:  # no arguments: the help was printed
+            # Without arguments, the help was printed, and nothing is left to say.
+            if not message:
                 sys.exit(2)
             message += " (see --help)"
         else:
@@ -98,7 +102,8 @@ def _flush() -> None:
     except OSError as error:
         # Python would try again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # by which `head` says that it has enough
+        # By a broken pipe, `head` says that it has enough.
+        if isinstance(error, BrokenPipeError):
             sys.exit(1)
         typer.echo(f"qa-fast: error: standard output: {explain(error)}", err=True)
         sys.exit(2)

@@ -15,17 +15,8 @@ from rich.console import Console
 from qa_fast.files.reading import open_file
 from qa_fast.files.wording import explain
 
-from .messages import (
-    AllowPickle,
-    Device,
-    DocStride,
-    InputError,
-    MaxSeqLen,
-    ModelName,
-    TrustRemoteCode,
-    quiet,
-    with_option_names,
-)
+from . import options
+from .messages import InputError, quiet, with_option_names
 from .terminal import STANDARD_INPUT, SourcedAnswer, display_name, json_line, print_answers
 
 if TYPE_CHECKING:
@@ -52,72 +43,39 @@ def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question.")],
     more_files: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="FILE",
-            help="More files to search, so that --context *.txt works.",
-            show_default=False,
-        ),
+        typer.Argument(metavar="FILE", help="More files to search, so that --context *.txt works."),
     ] = None,
+    *,
     context: Annotated[
         list[Path] | None,
-        typer.Option(
+        options.inputs(
             "--context",
             "-c",
             metavar="FILE",
             help="A UTF-8 text to search; - is standard input. Give it again for more: the answers "
             "of all of them are ranked together. Without it, piped standard input is read.",
-            show_default=False,
-            rich_help_panel="Where to look",
         ),
     ] = None,
     context_text: Annotated[
-        str | None,
-        typer.Option(
-            "--context-text",
-            metavar="TEXT",
-            help="The text itself, instead of a file.",
-            show_default=False,
-            rich_help_panel="Where to look",
-        ),
+        str | None, options.inputs(metavar="TEXT", help="The text itself, instead of a file.")
     ] = None,
-    top_k: Annotated[
-        int,
-        typer.Option(
-            "--top-k",
-            "-k",
-            metavar="N",
-            help="The most answers to give.",
-            rich_help_panel="Answers",
-        ),
-    ] = 1,
-    max_answer_len: Annotated[
-        int,
-        typer.Option(metavar="N", help="The longest answer, in tokens.", rich_help_panel="Answers"),
-    ] = 15,
-    no_answer: Annotated[
-        bool,
-        typer.Option(
-            "--no-answer",
-            help="Allow the empty answer: the texts do not say. For models trained on it.",
-            rich_help_panel="Answers",
-        ),
-    ] = False,
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json",
+        options.as_json(
             help='Print one JSON object: {"question", "answers": [{"score", "start", "end", '
             '"answer", "source"}]}. start and end count the characters of the file as it is: a '
-            "byte order mark is one, a CR LF two.",
-            rich_help_panel="Answers",
+            "byte order mark is one, a CR LF two."
         ),
     ] = False,
-    model: ModelName = None,
-    device: Device = None,
-    max_seq_len: MaxSeqLen = None,
-    doc_stride: DocStride = None,
-    allow_pickle: AllowPickle = False,
-    trust_remote_code: TrustRemoteCode = False,
+    top_k: Annotated[int, options.top_k(help="The most answers to give.")] = 1,
+    max_answer_len: Annotated[int, options.max_answer_len()] = 15,
+    no_answer: options.NoAnswer = False,
+    model: options.Model = None,
+    device: options.Device = None,
+    max_seq_len: options.MaxSeqLen = None,
+    doc_stride: options.DocStride = None,
+    allow_pickle: options.AllowPickle = False,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Find the part of a text that answers QUESTION."""
     _check_text(question, "the question", 'give one, such as "Who wrote it?"')
@@ -127,10 +85,7 @@ def ask(
             from qa_fast.dropin.pipeline import pipeline
 
             qa = pipeline(
-                model,
-                device=device,
-                allow_pickle=allow_pickle,
-                trust_remote_code=trust_remote_code,
+                model, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code
             )
             answers = answer_texts(
                 qa,
@@ -211,7 +166,8 @@ def _check_text(text: str, name: str, remedy: str) -> None:
         raise InputError(f"{name} holds only white space: {remedy}")
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8
+    except UnicodeEncodeError as error:
+        # Bytes of the command line that are not UTF-8.
         raise InputError(
             f"{name} is not valid Unicode at character {error.start}: give it as UTF-8"
         ) from None

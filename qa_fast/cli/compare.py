@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import options
 from .messages import InputError, input_error
 from .terminal import json_line, visible
 
@@ -32,27 +33,25 @@ def compare(
         ),
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="The other one, on the same questions.")],
+    *,
     data: Annotated[
         str | None,
-        typer.Option(
+        options.inputs(
             metavar="DATA",
             help="The questions with their gold answers, where A or B are predictions.",
-            show_default=False,
         ),
     ] = None,
     changed: Annotated[
         int,
-        typer.Option(
+        options.outputs(
             metavar="N", min=0, help="Show that many of the questions whose score changed."
         ),
     ] = 10,
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json", help="Print one JSON object instead, with all the questions that changed."
-        ),
+        options.as_json(help="Print one JSON object instead, with all the questions that changed."),
     ] = False,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap intervals.")] = 0,
+    seed: options.Seed = 0,
 ) -> None:
     """Compare two runs on the same questions: which one is better, how sure that is, and where.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from .messages import AllowPickle, InputError, TrustRemoteCode, input_error, quiet, say
+from . import options
+from .messages import InputError, input_error, quiet, say
 from .terminal import visible
 
 if TYPE_CHECKING:
@@ -63,196 +65,120 @@ def evaluate(
             metavar="PREDICTIONS",
             help="What was predicted: JSON from ids to texts, as for the official scripts, "
             "nbest_predictions.json, or what qa-fast predict wrote.",
-            show_default=False,
         ),
     ] = None,
+    *,
+    id_column: options.IdColumn = "id",
+    question_column: options.QuestionColumn = "question",
+    context_column: options.ContextColumn = "context",
+    answers_column: Annotated[
+        str, options.inputs(metavar="NAME", help="The column of the gold answers.")
+    ] = "answers",
+    split: options.Split = None,
+    subset: options.Subset = None,
+    limit: options.Limit = None,
+    out_file: Annotated[
+        Path | None,
+        options.outputs(
+            "--out-file",
+            "-o",
+            metavar="FILE",
+            help="Write the totals there as JSON, as the official script does.",
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        options.outputs(
+            metavar="FOLDER",
+            help="Write results_{time}.json, with everything that was found and how, and "
+            "details_{time}.parquet, with one row per question.",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        options.outputs(
+            metavar="FILE",
+            help="Write an HTML report: figures, curves, and a browser of the examples.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        options.as_json(
+            help="Print the totals as JSON also on a terminal, which else gets a table."
+        ),
+    ] = False,
+    no_answer: Annotated[
+        bool,
+        options.answers(
+            "--no-answer", help="With --model: allow the empty answer. For models trained on it."
+        ),
+    ] = False,
     model: Annotated[
         str | None,
-        typer.Option(
+        options.models(
             metavar="ID_OR_FOLDER",
             help=f"Instead of PREDICTIONS: let this model answer first. '{BUNDLED}' is the small "
             "English one in the package.",
-            show_default=False,
-            rich_help_panel="Straight from a model",
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE",
-            help="Where the model runs: cpu, cuda, cuda:1, mps.",
-            show_default="a GPU if there is one, else cpu",
-            rich_help_panel="Straight from a model",
-        ),
-    ] = None,
-    allow_pickle: AllowPickle = False,
-    trust_remote_code: TrustRemoteCode = False,
-    no_answer: Annotated[
-        bool,
-        typer.Option(
-            "--no-answer",
-            help="Allow the empty answer. For models trained on it.",
-            rich_help_panel="Straight from a model",
-        ),
-    ] = False,
+    device: options.Device = None,
+    allow_pickle: options.AllowPickle = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     na_prob_file: Annotated[
         Path | None,
-        typer.Option(
+        options.scores(
             "--na-prob-file",
             "-n",
             metavar="FILE",
             help="JSON from ids to no-answer probabilities: adds the best thresholds and the "
             "precision-recall curves.",
             show_default="from the null scores, where the predictions have them",
-            rich_help_panel="Scoring",
         ),
     ] = None,
     na_prob_thresh: Annotated[
         float,
-        typer.Option(
+        options.scores(
             "--na-prob-thresh",
             "-t",
             metavar="X",
             help="Take the empty answer where the no-answer probability is above this.",
-            rich_help_panel="Scoring",
         ),
     ] = 1.0,
     rules: Annotated[
         RulesName | None,
-        typer.Option(
+        options.scores(
             help="Whose definitions and keys: SQuAD 1.1's or 2.0's.",
             show_default="2.0; with --normalizer mlqa 1.1, as in MLQA's script",
-            rich_help_panel="Scoring",
         ),
     ] = None,
     normalizer: Annotated[
         NormalizerName,
-        typer.Option(
+        options.scores(
             help="How answers are compared. squad: the English rules, also the convention of XQuAD. "
-            "mlqa: by --language.",
-            rich_help_panel="Scoring",
+            "mlqa: by --language."
         ),
     ] = NormalizerName.squad,
     language: Annotated[
         str | None,
-        typer.Option(
+        options.scores(
             metavar="CODE",
             help="With --normalizer mlqa, the language of the answers: en, es, hi, vi, de, ar, zh.",
-            show_default=False,
-            rich_help_panel="Scoring",
         ),
     ] = None,
-    id_column: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="The column of the ids.", rich_help_panel="Data"),
-    ] = "id",
-    question_column: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="The column of the questions.", rich_help_panel="Data"),
-    ] = "question",
-    context_column: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="The column of the contexts.", rich_help_panel="Data"),
-    ] = "context",
-    answers_column: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="The column of the gold answers.", rich_help_panel="Data"
-        ),
-    ] = "answers",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Which split of a data set from the Hub.",
-            show_default=False,
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    subset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Which subset of a data set from the Hub.",
-            show_default=False,
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Score only the first N questions.",
-            show_default="all",
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    out_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--out-file",
-            "-o",
-            metavar="FILE",
-            help="Write the totals there as JSON, as the official script does.",
-            show_default=False,
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Write results_{time}.json, with everything that was found and how, and "
-            "details_{time}.parquet, with one row per question.",
-            show_default=False,
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write an HTML report: figures, curves, and a browser of the examples.",
-            show_default=False,
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print the totals as JSON also on a terminal, which else gets a table.",
-            rich_help_panel="Output",
-        ),
-    ] = False,
-    seed: Annotated[
-        int,
-        typer.Option(metavar="N", help="Of the bootstrap intervals.", rich_help_panel="Output"),
-    ] = 0,
+    seed: options.Seed = 0,
 ) -> None:
     """Score predictions as the official SQuAD scripts do: exact match and F1.
 
     Prints the totals as JSON with the official script's keys; on a terminal, tables with more.
     """
-    if (predictions is None) == (model is None):
-        both = "both were given" if model else "neither was given"
-        raise InputError(f"either PREDICTIONS or --model is needed; {both}")
-    if model is None and (device or no_answer or allow_pickle or trust_remote_code):
-        given = "--device, --no-answer, --allow-pickle and --trust-remote-code"
-        raise InputError(f"{given} are for --model, which was not given")
+    _check_who_answers(predictions, model, (device, no_answer, allow_pickle, trust_remote_code))
+    files = _Files(totals=out_file, results=results, report=report)
     from qa_fast.data.examples import Columns
     from qa_fast.evaluation.evaluate import evaluate as run_evaluate
-    from qa_fast.files.writing import write_file
 
     try:
-        for file in filter(None, (report, out_file)):
-            # Told now, not after a model has answered.
-            if not _is_writable(file.resolve().parent):
-                raise InputError(
-                    f"{file}: cannot be written: its folder {file.resolve().parent} is not there, or "
-                    "this user has no right to write to it"
-                )
+        # Told now, not after a model has answered.
+        files.check()
         found = run_evaluate(
             data,
             predictions,
@@ -274,20 +200,7 @@ def evaluate(
                 trust_remote_code=trust_remote_code,
             ),
         )
-        if results is not None:
-            from qa_fast.evaluation.results import write_results
-
-            files = write_results(found, results, name=Path(data).stem, command_line=sys.argv)
-            say(f"written: {files[0]} and {files[1].name}")
-        if report is not None:
-            from qa_fast.pages.report import write_report
-
-            write_report(
-                found, report, title=_title(data, predictions, model), command_line=sys.argv
-            )
-            say(f"written: {report}")
-        if out_file is not None:
-            write_file(out_file, json.dumps(found.metrics).encode())
+        files.write(found, Path(data), predictions.name if predictions else model)
     except (ValueError, OSError, ImportError) as error:
         raise input_error(error) from error
     for note in found.notes:
@@ -296,6 +209,20 @@ def evaluate(
         typer.echo(json.dumps(found.metrics, indent=2))
     elif sys.stdout.isatty():
         _print(found)
+
+
+# --- what is scored -----------------------------------------------------------------------------
+
+
+def _check_who_answers(
+    predictions: Path | None, model: str | None, for_model: Sequence[object]
+) -> None:
+    if (predictions is None) == (model is None):
+        both = "both were given" if model else "neither was given"
+        raise InputError(f"either PREDICTIONS or --model is needed; {both}")
+    if model is None and any(for_model):
+        given = "--device, --no-answer, --allow-pickle and --trust-remote-code"
+        raise InputError(f"{given} are for --model, which was not given")
 
 
 def _answering(model: str | None, no_answer: bool, **loading: Any) -> dict[str, Any]:
@@ -310,13 +237,51 @@ def _answering(model: str | None, no_answer: bool, **loading: Any) -> dict[str, 
     return {"model": qa, "handle_impossible_answer": no_answer, "progress": sys.stderr.isatty()}
 
 
+# --- what is written ----------------------------------------------------------------------------
+
+
+class _Files(NamedTuple):
+    """Where the outputs go that were asked for."""
+
+    totals: Path | None
+    results: Path | None
+    report: Path | None
+
+    def check(self) -> None:
+        """Raises an `InputError` where a file could not be written; the folder of results is made."""
+        for file in filter(None, (self.report, self.totals)):
+            folder = file.resolve().parent
+            if not _is_writable(folder):
+                raise InputError(
+                    f"{file}: cannot be written: its folder {folder} is not there, or this user has "
+                    "no right to write to it"
+                )
+
+    def write(self, found: Evaluation, data: Path, answerer: str | None) -> None:
+        """Writes them; ``answerer`` is the name, in the report's title, of what was scored."""
+        if self.results is not None:
+            from qa_fast.evaluation.results import write_results
+
+            written = write_results(found, self.results, name=data.stem, command_line=sys.argv)
+            say(f"written: {written[0]} and {written[1].name}")
+        if self.report is not None:
+            from qa_fast.pages.report import write_report
+
+            title = f"{answerer} on {data.name}"
+            write_report(found, self.report, title=title, command_line=sys.argv)
+            say(f"written: {self.report}")
+        if self.totals is not None:
+            from qa_fast.files.writing import write_file
+
+            write_file(self.totals, json.dumps(found.metrics).encode())
+
+
 def _is_writable(folder: Path) -> bool:
     effective = os.access in os.supports_effective_ids
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
-def _title(data: str, predictions: Path | None, model: str | None) -> str:
-    return f"{predictions.name if predictions else model} on {Path(data).name}"
+# --- what is printed ----------------------------------------------------------------------------
 
 
 def _print(found: Evaluation) -> None:

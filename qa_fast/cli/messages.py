@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""Errors and notes, in the command line's words."""
 
 from __future__ import annotations
 
@@ -7,68 +7,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import ERROR, getLogger
-from typing import Annotated
 
 import typer
 
 from qa_fast.files.wording import explain
 
 from .terminal import visible
-
-# The options of the commands that load a model.
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ID_OR_FOLDER",
-        help="A Transformers question answering model, by its name on the Hugging Face hub or "
-        "by folder.",
-        show_default="the small English model in the package",
-        rich_help_panel="Model",
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DEVICE",
-        help="Where the model runs: cpu, cuda, cuda:1, mps.",
-        show_default="a GPU if there is one, else cpu",
-        rich_help_panel="Model",
-    ),
-]
-AllowPickle = Annotated[
-    bool,
-    typer.Option(
-        "--allow-pickle",
-        help="Also load weights that are pickled, where a model has no safetensors.",
-        rich_help_panel="Model",
-    ),
-]
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code",
-        help="Run the code that comes with the model, with all your rights.",
-        rich_help_panel="Model",
-    ),
-]
-MaxSeqLen = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Tokens in a chunk, question included; a longer text is cut into several.",
-        show_default="384, or what the model can take",
-        rich_help_panel="Model",
-    ),
-]
-DocStride = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Tokens that neighbouring chunks share.",
-        show_default="128, or half of --max-seq-len where that is less",
-        rich_help_panel="Model",
-    ),
-]
 
 
 class InputError(Exception):

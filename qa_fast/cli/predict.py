@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from .messages import (
-    AllowPickle,
-    Device,
-    DocStride,
-    InputError,
-    MaxSeqLen,
-    ModelName,
-    TrustRemoteCode,
-    input_error,
-    quiet,
-    say,
-)
-
-if TYPE_CHECKING:
-    from qa_fast.runs.predict import Run
+from . import options
+from .messages import InputError, input_error, quiet, say
 
 EPILOG = """\
 [bold]Examples[/]
@@ -36,7 +25,7 @@ EPILOG = """\
 
 [cyan]qa-fast predict questions.parquet -o answers/ --devices cuda:0,cuda:1[/]
 
-Stopped, killed, out of disk? The same command goes on where it was. Ctrl-C and SIGTERM let the part at
+Stopped, killed, out of disk? The same command goes on where it was. Ctrl-C and SIGTERM let the part at \
 hand finish; a second Ctrl-C does not wait for it.
 """
 
@@ -65,9 +54,23 @@ def predict(
             "standard input, or the name of a data set on the Hugging Face Hub.",
         ),
     ],
+    *,
+    id_column: options.IdColumn = "id",
+    question_column: options.QuestionColumn = "question",
+    context_column: options.ContextColumn = "context",
+    split: options.Split = None,
+    subset: options.Subset = None,
+    limit: options.Limit = None,
+    on_error: Annotated[
+        OnErrorName,
+        options.inputs(
+            help="What to do at a row that cannot be answered: fail, or skip it and list it, with "
+            "its line and the reason, in a file of rejects."
+        ),
+    ] = OnErrorName.fail,
     output: Annotated[
         str,
-        typer.Option(
+        options.outputs(
             "--output",
             "-o",
             metavar="OUT",
@@ -75,305 +78,221 @@ def predict(
             "run_qa.py, this one with the texts, and beside it nbest_predictions, null_odds and "
             "na_prob. Without an ending: a folder of Parquet files. A manifest with the settings, "
             "versions and timings is written with each.",
-            show_default=False,
         ),
     ],
+    progress: Annotated[bool, options.outputs(help="Show the progress on standard error.")] = True,
     top_k: Annotated[
-        int,
-        typer.Option(
-            "--top-k",
-            "-k",
-            metavar="N",
-            min=1,
-            help="The most answers in a question's n-best list.",
-            rich_help_panel="Answers",
-        ),
+        int, options.top_k(min=1, help="The most answers in a question's n-best list.")
     ] = 5,
-    max_answer_len: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="The longest answer, in tokens.",
-            rich_help_panel="Answers",
-        ),
-    ] = 30,
+    max_answer_len: Annotated[int, options.max_answer_len(min=1)] = 30,
     scoring: Annotated[
         ScoringName,
-        typer.Option(
-            help="logit: start plus end logit, as run_qa.py ranks. probability: as the "
-            "pipeline of Transformers scores. shared: probabilities that compare "
-            "across the chunks of a context.",
-            rich_help_panel="Answers",
+        options.answers(
+            help="logit: start plus end logit, as run_qa.py ranks. probability: as the pipeline of "
+            "Transformers scores. shared: probabilities that compare across the chunks of a context."
         ),
     ] = ScoringName.logit,
-    no_answer: Annotated[
-        bool,
-        typer.Option(
-            "--no-answer",
-            help="Allow the empty answer: the context does not say. For models trained on it.",
-            rich_help_panel="Answers",
-        ),
-    ] = False,
+    no_answer: options.NoAnswer = False,
     null_threshold: Annotated[
         float,
-        typer.Option(
+        options.answers(
             metavar="X",
-            help="With --no-answer: the answer is empty where the null score exceeds the "
-            "best span's by more than this.",
-            rich_help_panel="Answers",
+            help="With --no-answer: the answer is empty where the null score exceeds the best "
+            "span's by more than this.",
         ),
     ] = 0.0,
     align_to_words: Annotated[
-        bool,
-        typer.Option(
-            "--align-to-words",
-            help="Widen answers to whole words.",
-            rich_help_panel="Answers",
-        ),
+        bool, options.answers("--align-to-words", help="Widen answers to whole words.")
     ] = False,
-    id_column: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="The column of the ids; rows without it are numbered.",
-            rich_help_panel="Input",
-        ),
-    ] = "id",
-    question_column: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="The column of the questions.",
-            rich_help_panel="Input",
-        ),
-    ] = "question",
-    context_column: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="The column of the contexts.",
-            rich_help_panel="Input",
-        ),
-    ] = "context",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Which split of a data set from the Hub.",
-            show_default=False,
-            rich_help_panel="Input",
-        ),
-    ] = None,
-    subset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Which subset of a data set from the Hub.",
-            show_default=False,
-            rich_help_panel="Input",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Answer only the first N rows.",
-            show_default="all",
-            rich_help_panel="Input",
-        ),
-    ] = None,
-    on_error: Annotated[
-        OnErrorName,
-        typer.Option(
-            help="What to do at a row that cannot be answered: fail, or skip it and list "
-            "it, with its line and the reason, in a file of rejects.",
-            rich_help_panel="Input",
-        ),
-    ] = OnErrorName.fail,
-    model: ModelName = None,
+    model: options.Model = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
+        options.models(
             metavar="TYPE",
             help="float32, bfloat16, float16, or auto for the checkpoint's own.",
             show_default="float32 on a CPU, else auto",
-            rich_help_panel="Model",
         ),
     ] = None,
-    device: Device = None,
-    max_seq_len: MaxSeqLen = None,
-    doc_stride: DocStride = None,
+    device: options.Device = None,
+    max_seq_len: options.MaxSeqLen = None,
+    doc_stride: options.DocStride = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="The most chunks in a batch.",
-            show_default="by tokens",
-            rich_help_panel="Model",
+        options.models(
+            metavar="N", min=1, help="The most chunks in a batch.", show_default="by tokens"
         ),
     ] = None,
     compile: Annotated[
         bool,
-        typer.Option(
+        options.models(
             "--compile",
             help="Run the model through torch.compile. It begins slowly: for long runs.",
-            rich_help_panel="Model",
         ),
     ] = False,
-    allow_pickle: AllowPickle = False,
-    trust_remote_code: TrustRemoteCode = False,
+    allow_pickle: options.AllowPickle = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     devices: Annotated[
         str | None,
-        typer.Option(
+        options.processes(
             metavar="A,B",
-            help="Several devices of this machine, such as cuda:0,cuda:1: one process runs "
-            "on each.",
-            show_default=False,
-            rich_help_panel="Several processes",
+            help="Several devices of this machine, such as cuda:0,cuda:1: one process runs on each.",
         ),
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(
+        options.processes(
             metavar="ADDRESS",
             help="Run on a Ray cluster: auto for the one this machine belongs to, local for this "
-            "machine alone, or an address. INPUT is then Parquet or JSONL with ids, OUT a folder; both "
-            "may be URIs such as s3://bucket/folder.",
-            show_default=False,
-            rich_help_panel="Several processes",
+            "machine alone, or an address. INPUT is then Parquet or JSONL with ids, OUT a folder; "
+            "both may be URIs such as s3://bucket/folder.",
         ),
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option(
+        options.processes(
             metavar="N",
             min=1,
             help="With --ray: how many actors, each with the model.",
             show_default="one per GPU, without GPUs one per 4 CPUs",
-            rich_help_panel="Several processes",
         ),
     ] = None,
     num_shards: Annotated[
         int | None,
-        typer.Option(
+        options.processes(
             metavar="N",
             min=1,
             help="How many processes share the rows, each with the same command but for "
             "--shard-index. qa-fast merge OUT ends their work.",
             show_default="from SLURM_ARRAY_TASK_COUNT or WORLD_SIZE, else 1",
-            rich_help_panel="Several processes",
         ),
     ] = None,
     shard_index: Annotated[
         int | None,
-        typer.Option(
+        options.processes(
             metavar="I",
             min=0,
             help="Which of them this is, from 0.",
             show_default="from SLURM_ARRAY_TASK_ID or RANK, else 0",
-            rich_help_panel="Several processes",
         ),
     ] = None,
     part_rows: Annotated[
         int | None,
-        typer.Option(
+        options.processes(
             metavar="N",
             min=1,
             help="Rows that are finished together: the most that a crash can cost.",
             show_default="256 to 8192, by the size of the input",
-            rich_help_panel="Several processes",
         ),
     ] = None,
-    progress: Annotated[bool, typer.Option(help="Show the progress on standard error.")] = True,
 ) -> None:
     """Answer every question of a data set; safe to stop, kill and run again."""
+    # A Ray cluster does these in its own way.
+    local: dict[str, Any] = {
+        "split": split,
+        "subset": subset,
+        "limit": limit,
+        "devices": devices,
+        "num_shards": num_shards,
+        "part_rows": part_rows,
+        "shard_index": shard_index,
+        "batch_size": batch_size,
+    }
+    _check_where_it_runs(ray, concurrency, local)
+    from qa_fast.data.examples import Columns
+
+    answering: dict[str, Any] = {
+        "model": model,
+        "device": device,
+        "dtype": dtype,
+        "compile": compile,
+        "allow_pickle": allow_pickle,
+        "trust_remote_code": trust_remote_code,
+        "columns": Columns(id=id_column, question=question_column, context=context_column),
+        "on_error": on_error.value,
+        "null_threshold": null_threshold,
+        "top_k": top_k,
+        "max_answer_len": max_answer_len,
+        "scoring": scoring.value,
+        "handle_impossible_answer": no_answer,
+        "align_to_words": align_to_words,
+        "max_seq_len": max_seq_len,
+        "doc_stride": doc_stride,
+    }
     with quiet():
-        from qa_fast.data.examples import Columns
-        from qa_fast.runs.parts import shards_from_environment
-        from qa_fast.runs.predict import predict as run_predict
-
-        columns = Columns(id=id_column, question=question_column, context=context_column)
-        answering: dict[str, Any] = {
-            "model": model,
-            "device": device,
-            "dtype": dtype,
-            "compile": compile,
-            "allow_pickle": allow_pickle,
-            "trust_remote_code": trust_remote_code,
-            "columns": columns,
-            "on_error": on_error.value,
-            "null_threshold": null_threshold,
-            "top_k": top_k,
-            "max_answer_len": max_answer_len,
-            "scoring": scoring.value,
-            "handle_impossible_answer": no_answer,
-            "align_to_words": align_to_words,
-            "max_seq_len": max_seq_len,
-            "doc_stride": doc_stride,
-        }
-        try:
-            if ray is not None:
-                alone = {
-                    "--split": split,
-                    "--subset": subset,
-                    "--limit": limit,
-                    "--devices": devices,
-                }
-                alone.update({"--num-shards": num_shards, "--part-rows": part_rows})
-                alone.update({"--shard-index": shard_index, "--batch-size": batch_size})
-                if given := [name for name, value in alone.items() if value is not None]:
-                    raise InputError(f"{', '.join(given)} cannot be used with --ray")
-                from qa_fast.ray import predict_files
-
-                found = predict_files(
-                    source, output, address=ray, concurrency=concurrency, **answering
-                )
-                text = f"{output}: {found['written']} answers"
-                if found["rejected"]:
-                    text += (
-                        f"; {found['rejected']} rows could not be answered, see rejects.jsonl in it"
-                    )
-                say(text)
-                return
-            if concurrency is not None:
-                raise InputError("--concurrency is of use with --ray only")
-            if num_shards is None and shard_index is None:
-                num_shards, shard_index = shards_from_environment(os.environ)
-                if num_shards > 1:
-                    say(f"process {shard_index} of {num_shards}, as the environment says")
-            elif num_shards is None or shard_index is None:
-                raise InputError("--num-shards and --shard-index go together: give both")
-            run = run_predict(
-                source,
-                output,
-                devices=devices.split(",") if devices else None,
-                batch_size=batch_size,
-                split=split,
-                subset=subset,
-                limit=limit,
-                part_rows=part_rows,
-                num_shards=num_shards,
-                shard_index=shard_index,
-                progress=progress,
-                on_interrupt="finish",
-                **answering,
-            )
-        except (ValueError, OSError, ImportError) as error:
-            raise input_error(error) from error
-        except KeyboardInterrupt as stopped:
-            say(str(stopped) or ("stopped" if ray else "stopped; the same command goes on"))
-            raise typer.Exit(128 + getattr(stopped, "signal", signal.SIGINT)) from None
-    say(_summary(run))
+        if ray is None:
+            summary = _on_this_machine(source, output, progress=progress, **local, **answering)
+        else:
+            summary = _on_ray(source, output, address=ray, concurrency=concurrency, **answering)
+    say(summary)
 
 
-def _summary(run: Run) -> str:
-    text = f"{run.output}: {run.written} answers"
+def _check_where_it_runs(ray: str | None, concurrency: int | None, local: dict[str, Any]) -> None:
+    """Options for a cluster and those for this machine alone do not mix."""
+    if ray is not None:
+        if given := [name for name, value in local.items() if value is not None]:
+            names = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise InputError(f"{names} cannot be used with --ray")
+    elif concurrency is not None:
+        raise InputError("--concurrency is of use with --ray only")
+    elif (local["num_shards"] is None) != (local["shard_index"] is None):
+        raise InputError("--num-shards and --shard-index go together: give both")
+
+
+def _on_this_machine(
+    source: str,
+    output: str,
+    *,
+    devices: str | None,
+    num_shards: int | None,
+    shard_index: int | None,
+    **arguments: Any,
+) -> str:
+    """Answer the rows, or this process's share of them; returns what is to be told of it."""
+    from qa_fast.runs.parts import shards_from_environment
+    from qa_fast.runs.predict import predict as run_predict
+
+    with _told(if_stopped="stopped; the same command goes on"):
+        if num_shards is None or shard_index is None:
+            num_shards, shard_index = shards_from_environment(os.environ)
+            if num_shards > 1:
+                say(f"process {shard_index} of {num_shards}, as the environment says")
+        run = run_predict(
+            source,
+            output,
+            devices=devices.split(",") if devices else None,
+            num_shards=num_shards,
+            shard_index=shard_index,
+            on_interrupt="finish",
+            **arguments,
+        )
+    summary = f"{run.output}: {run.written} answers"
     if run.rejected:
-        text += f"; {run.rejected} rows could not be answered"
-        text += f", see {run.rejects}" if run.rejects else ""
+        summary += f"; {run.rejected} rows could not be answered"
+        summary += f", see {run.rejects}" if run.rejects else ""
     if not run.complete:
-        text += f"; when all processes are done: qa-fast merge {run.output}"
-    return text
+        summary += f"; when all processes are done: qa-fast merge {run.output}"
+    return summary
+
+
+def _on_ray(source: str, output: str, **arguments: Any) -> str:
+    """Answer the rows on a cluster; returns what is to be told of it."""
+    from qa_fast.ray import predict_files
+
+    with _told(if_stopped="stopped"):
+        found = predict_files(source, output, **arguments)
+    summary = f"{output}: {found['written']} answers"
+    if found["rejected"]:
+        summary += f"; {found['rejected']} rows could not be answered, see rejects.jsonl in it"
+    return summary
+
+
+@contextmanager
+def _told(if_stopped: str) -> Iterator[None]:
+    """Errors of the run become one line; a signal ends the command with its exit code."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        raise input_error(error) from error
+    except KeyboardInterrupt as stopped:
+        say(str(stopped) or if_stopped)
+        raise typer.Exit(128 + getattr(stopped, "signal", signal.SIGINT)) from None

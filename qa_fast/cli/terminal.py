@@ -75,7 +75,8 @@ def print_answers(
 # Where a sentence ends: at a stop before white space, or at one of the scripts that need none.
 _STOP = re.compile(r"[.!?…؟۔।]+[\"')\]»”’]*(?=\s)|[。！？]+[」』”’]*")
 _BLANK_LINE = re.compile(r"\n\s*\n")
-_MOST_AROUND = 200  # characters kept on either side of an answer
+# How many characters are kept on either side of an answer.
+_MOST_AROUND = 200
 
 
 def _sentence(text: str, start: int, end: int) -> Text:
@@ -93,7 +94,8 @@ def _sentence(text: str, start: int, end: int) -> Text:
     # The answer's last character belongs to the sentence: it may be its stop.
     if match := _STOP.search(text[end - 1 : end] + after + " "):
         after, cut_after = after[: max(0, match.end() - 1)], False
-    if cut_before:  # not in the middle of a word, where there is a choice
+    # Not in the middle of a word, where there is a choice.
+    if cut_before:
         before = before[before.find(" ") + 1 :]
     if cut_after:
         after = after[: after.rfind(" ")] if " " in after else after

@@ -244,57 +244,6 @@ def test_control_characters_of_the_input_do_not_reach_the_terminal_in_errors() -
     assert "no\\x1b]0;title\\x07such file: no such file" in result.stderr
 
 
-# --- help ---------------------------------------------------------------------------------------
-
-
-def test_help_names_every_option_its_default_and_examples() -> None:
-    result = CliRunner().invoke(app, ["ask", "--help"], env={"COLUMNS": "120", "NO_COLOR": "1"})
-    assert result.exit_code == 0
-    for option in ("context", "context-text", "top-k", "max-answer-len", "no-answer", "json"):
-        assert f"--{option} " in result.stdout
-    for option in ("model", "device", "max-seq-len", "doc-stride"):
-        assert f"--{option} " in result.stdout
-    assert "[default: 15]" in result.stdout
-    assert 'qa-fast ask "Who wrote it?" --context notes.txt' in result.stdout
-
-
-def test_help_tells_the_exit_codes() -> None:
-    result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120", "NO_COLOR": "1"})
-    assert result.exit_code == 0
-    assert "Exit codes: 0 done; 1 a bug" in result.stdout
-    assert "130 stopped by Ctrl-C; 143 stopped by SIGTERM" in " ".join(result.stdout.split())
-
-
-def test_no_arguments_prints_the_help() -> None:
-    result = CliRunner().invoke(app, [])
-    assert result.exit_code in (0, 2)  # Typer's choice, which differs from version to version
-    assert "Usage: " in result.output
-    assert "error:" not in result.output
-
-
-@pytest.mark.parametrize("args", [["--help"], ["ask", "--help"], ["--version"], ["ask", "", "-c-"]])
-def test_help_and_mistakes_answer_without_loading_torch(args: list[str]) -> None:
-    code = f"""
-import sys
-from qa_fast.cli import main
-sys.argv = ["qa-fast", *{args}]
-try:
-    main()
-finally:
-    print("loaded", [name for name in ("torch", "transformers") if name in sys.modules])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=False
-    )
-    assert done.returncode in (0, 2), done.stderr
-    assert "loaded []" in done.stdout
-
-
-def test_version() -> None:
-    result = CliRunner().invoke(app, ["--version"])
-    assert (result.exit_code, result.stdout) == (0, f"qa-fast {qa_fast.__version__}\n")
-
-
 # --- a process of its own -----------------------------------------------------------------------
 
 
@@ -341,11 +290,13 @@ def test_interrupt_exits_130_quietly(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    with pipe.open("wb"):  # opens once the process has the other end, and then waits for data
+    # Opens once the process has the other end, and then waits for data.
+    with pipe.open("wb"):
         process.send_signal(signal.SIGINT)
         try:
             out, err = process.communicate(timeout=10)
-        except subprocess.TimeoutExpired:  # it came after Python last looked, and before it waited
+        except subprocess.TimeoutExpired:
+            # The signal came after Python last looked, and before it waited.
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err.strip()) == (130, b"", b"")

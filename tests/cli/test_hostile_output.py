@@ -24,7 +24,8 @@ from ..helpers.sound_files import ROWS, jsonl, qa_fast
 from ..helpers.tiny import save_tiny_model
 
 STEERING = [c for c in TERMINAL if not c.isprintable()]
-NAME = TERMINAL.replace("/", "|")  # a file can have it
+# What a file can be called.
+NAME = TERMINAL.replace("/", "|")
 GOOD = {**ROWS[0], "context": "Ada wrote it."}
 
 
@@ -142,7 +143,8 @@ def test_on_a_terminal(command: str, files: dict[str, Path], model: Path, tmp_pa
     )
     os.close(slave)
     said = b""
-    with suppress(OSError):  # when the other end is closed
+    # Reading fails when the other end is closed.
+    with suppress(OSError):
         while block := os.read(master, 65536):
             said += block
     os.close(master)
@@ -152,4 +154,5 @@ def test_on_a_terminal(command: str, files: dict[str, Path], model: Path, tmp_pa
     for sequence in ("\x1b]", "\x07", "\x9b", "\x08", "\x7f", "\u202e", "\u2028"):
         assert sequence not in text
     if command == "predict-skip":
-        assert "questions" in text  # the progress bar
+        # The progress bar.
+        assert "questions" in text

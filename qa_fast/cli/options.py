@@ -1,0 +1,110 @@
+"""The options that commands share, and the panels in which ``--help`` shows every option.
+
+An option of several commands is a type here, and a parameter of that type in each of them. An option of
+one command is written in its signature, by the panel it belongs to: ``options.answers(help=...)``. So is
+one of which a command takes other values or says more; what stays the same is a function here.
+
+In a command, arguments come before the ``*`` and options after it, in the order of the panels.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+# The panels, in the order in which every command has them.
+inputs = partial(typer.Option, rich_help_panel="Input")
+outputs = partial(typer.Option, rich_help_panel="Output")
+answers = partial(typer.Option, rich_help_panel="Answers")
+models = partial(typer.Option, rich_help_panel="Model")
+scores = partial(typer.Option, rich_help_panel="Scoring")
+processes = partial(typer.Option, rich_help_panel="Several processes")
+
+# --- Input --------------------------------------------------------------------------------------
+
+IdColumn = Annotated[
+    str, inputs(metavar="NAME", help="The column of the ids; rows without it are numbered.")
+]
+QuestionColumn = Annotated[str, inputs(metavar="NAME", help="The column of the questions.")]
+ContextColumn = Annotated[str, inputs(metavar="NAME", help="The column of the contexts.")]
+Split = Annotated[
+    str | None, inputs(metavar="NAME", help="Which split of a data set from the Hub.")
+]
+Subset = Annotated[
+    str | None, inputs(metavar="NAME", help="Which subset of a data set from the Hub.")
+]
+Limit = Annotated[
+    int | None,
+    inputs(metavar="N", min=1, help="Take only the first N questions.", show_default="all"),
+]
+
+# --- Output -------------------------------------------------------------------------------------
+
+as_json = partial(outputs, "--json")
+
+# --- Answers ------------------------------------------------------------------------------------
+
+top_k = partial(answers, "--top-k", "-k", metavar="N")
+max_answer_len = partial(answers, metavar="N", help="The longest answer, in tokens.")
+NoAnswer = Annotated[
+    bool,
+    answers(
+        "--no-answer",
+        help="Allow the empty answer: the text does not say. For models trained on it.",
+    ),
+]
+
+# --- Model --------------------------------------------------------------------------------------
+
+Model = Annotated[
+    str | None,
+    models(
+        metavar="ID_OR_FOLDER",
+        help="A Transformers question answering model, by its name on the Hugging Face hub or by "
+        "folder.",
+        show_default="the small English model in the package",
+    ),
+]
+Device = Annotated[
+    str | None,
+    models(
+        metavar="DEVICE",
+        help="Where the model runs: cpu, cuda, cuda:1, mps.",
+        show_default="a GPU if there is one, else cpu",
+    ),
+]
+MaxSeqLen = Annotated[
+    int | None,
+    models(
+        metavar="N",
+        help="Tokens in a chunk, question included; a longer text is cut into several.",
+        show_default="384, or what the model can take",
+    ),
+]
+DocStride = Annotated[
+    int | None,
+    models(
+        metavar="N",
+        help="Tokens that neighbouring chunks share.",
+        show_default="128, or half of --max-seq-len where that is less",
+    ),
+]
+AllowPickle = Annotated[
+    bool,
+    models(
+        "--allow-pickle",
+        help="Also load weights that are pickled, where a model has no safetensors.",
+    ),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    models(
+        "--trust-remote-code", help="Run the code that comes with the model, with all your rights."
+    ),
+]
+
+# --- Scoring ------------------------------------------------------------------------------------
+
+Seed = Annotated[int, scores(metavar="N", help="Of the bootstrap intervals.")]
