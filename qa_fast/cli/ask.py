@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from qa_fast.data.errors import ExampleError
 from qa_fast.files.reading import open_file
 from qa_fast.files.wording import explain
 
 from . import options
-from .messages import InputError, quiet, with_option_names
+from .messages import InputError, in_options, input_error, quiet
 from .terminal import STANDARD_INPUT, SourcedAnswer, display_name, json_line, print_answers
 
 if TYPE_CHECKING:
@@ -97,8 +97,12 @@ def ask(
                 doc_stride=doc_stride,
                 handle_impossible_answer=no_answer,
             )
+        except ExampleError as error:
+            is_question = error.text == "question"
+            name = "the question" if is_question else display_name(list(texts)[error.item])
+            raise InputError(in_options(error.about(name), ask)) from error
         except (ValueError, OSError, ImportError) as error:
-            raise InputError(_in_cli_words(explain(error), list(texts))) from error
+            raise input_error(error, ask) from error
     if as_json:
         found = {"question": question, "answers": [asdict(answer) for answer in answers]}
         typer.echo(json_line(found))
@@ -209,11 +213,3 @@ def answer_texts(
     if len(null_scores) == len(texts):
         answers.append(SourcedAnswer(min(null_scores), 0, 0, "", None))
     return sorted(answers, key=lambda answer: -answer.score)[:top_k]
-
-
-def _in_cli_words(message: str, sources: Sequence[str]) -> str:
-    """``message`` of the pipeline with its arguments and texts named as on the command line."""
-    message = with_option_names(message)
-    message = message.replace("set max_question_len to cut the question", "shorten the question")
-    message = re.sub(r"\bquestion \d+", "the question", message)
-    return re.sub(r"\bcontext (\d+)", lambda n: display_name(sources[int(n[1])]), message)

@@ -62,7 +62,7 @@ def compare(
     try:
         found = run_compare(_read(a, data), _read(b, data), seed=seed)
     except (ValueError, OSError, ImportError) as error:
-        raise input_error(error) from error
+        raise input_error(error, compare) from error
     if as_json:
         typer.echo(json_line(_as_dict(found)))
     else:

@@ -202,7 +202,7 @@ def evaluate(
         )
         files.write(found, Path(data), predictions.name if predictions else model)
     except (ValueError, OSError, ImportError) as error:
-        raise input_error(error) from error
+        raise input_error(error, evaluate) from error
     for note in found.notes:
         say(f"note: {note}")
     if as_json or (out_file is None and not sys.stdout.isatty()):

@@ -20,5 +20,5 @@ def merge(
     try:
         manifest = run_merge(output)
     except (ValueError, OSError, ImportError) as error:
-        raise input_error(error) from error
+        raise input_error(error, merge) from error
     say(f"{output}: {manifest['written']} answers of {manifest['rows']} rows")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import ERROR, getLogger
 
 import typer
 
+from qa_fast.data.errors import Argument, OneOf, Words, parts_of
 from qa_fast.files.wording import explain
 
 from .terminal import visible
@@ -37,18 +38,49 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def with_option_names(message: str) -> str:
-    """``message`` of the library with its arguments named as on the command line."""
-    message = message.replace("handle_impossible_answer=True", "--no-answer")
-    message = re.sub(r"\b(allow_pickle|trust_remote_code)=True\b", r"\1", message)
-    names = "allow_pickle|trust_remote_code|top_k|max_answer_len|max_seq_len|doc_stride"
-    names += "|null_threshold|num_shards|shard_index"
-    return re.sub(rf"\b({names})\b", lambda name: "--" + name[0].replace("_", "-"), message)
+def input_error(error: Exception, command: Callable[..., None]) -> InputError:
+    """The library's error in the words of the command line.
+
+    Args:
+        error: the error.
+        command: the command that runs: its parameters are the options that there are.
+    """
+    return InputError(in_options(_parts(error), command))
 
 
-def input_error(error: Exception) -> InputError:
-    """The error of the library in the words of the command line."""
-    return InputError(with_option_names(explain(error)))
+def _parts(error: Exception) -> Words:
+    permission = getattr(getattr(error, "reason", None), "permission", "")
+    if permission:  # the error of a model that cannot be loaded without
+        before, _, after = error.reason  # type: ignore[attr-defined]
+        return before, Argument(permission, True), after
+    return (explain(error),) if isinstance(error, OSError) else parts_of(error)
+
+
+def in_options(parts: Words, command: Callable[..., None]) -> str:
+    """A message in which arguments are named as options of ``command``, where they are.
+
+    Of several ways out only those are told that these options give.
+    """
+    known = inspect.signature(command).parameters
+
+    def is_known(part: object) -> bool:
+        return not isinstance(part, Argument) or _option_of(part) in known
+
+    def told(part: str | Argument | OneOf) -> str:
+        if isinstance(part, OneOf):
+            ways = [way for way in part.ways if all(map(is_known, way))]
+            return part.told(["".join(map(told, way)) for way in ways])
+        if isinstance(part, str) or not is_known(part):
+            return str(part)
+        name = "--" + _option_of(part).replace("_", "-")
+        return name if part.value in (None, True) else f"{name} {part.value}"
+
+    return "".join(map(told, parts))
+
+
+def _option_of(argument: Argument) -> str:
+    """The name of the parameter that a command has for ``argument``."""
+    return "no_answer" if argument.name == "handle_impossible_answer" else argument.name
 
 
 def say(text: str) -> None:

@@ -292,7 +292,7 @@ def _told(if_stopped: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        raise input_error(error) from error
+        raise input_error(error, predict) from error
     except KeyboardInterrupt as stopped:
         say(str(stopped) or if_stopped)
         raise typer.Exit(128 + getattr(stopped, "signal", signal.SIGINT)) from None

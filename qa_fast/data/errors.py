@@ -29,21 +29,29 @@ class Argument(NamedTuple):
 
 
 class OneOf(NamedTuple):
-    """Ways out of a trouble, each in parts: one of them is enough."""
+    """Ways out of a trouble: one of them is enough. A surface tells those that it has, or nothing.
+
+    Attributes:
+        ways: the ways, each in parts.
+        before: what stands before them in the message.
+        after: what stands behind them.
+    """
 
     ways: tuple[Words, ...]
+    before: str = ""
+    after: str = ""
 
     def __str__(self) -> str:
-        return one_of(["".join(map(str, way)) for way in self.ways])
+        return self.told(["".join(map(str, way)) for way in self.ways])
+
+    def told(self, ways: Sequence[str]) -> str:
+        """The text with ``ways`` in a surface's own words: "a, b, or c"; "" where it has none."""
+        joined = ", or ".join(filter(None, [", ".join(ways[:-1]), *ways[-1:]]))
+        return self.before + joined + self.after if ways else ""
 
 
 Words = Sequence[str | Argument | OneOf]
 """A message in parts."""
-
-
-def one_of(ways: Sequence[str]) -> str:
-    """The ways side by side: "a, b, or c"."""
-    return ", or ".join(filter(None, [", ".join(ways[:-1]), *ways[-1:]]))
 
 
 class ArgumentError(ValueError):
@@ -106,8 +114,7 @@ class ExampleError(ValueError):
     def about(self, name: str) -> Words:
         """The message in parts, with the text called ``name``."""
         quote = f" ({self.quote!r})" if self.quote else ""
-        remedies = ("; ", OneOf(self.remedies)) if self.remedies else ()
-        return f"{name}{quote} ", *self.reason, *remedies
+        return f"{name}{quote} ", *self.reason, OneOf(self.remedies, before="; ")
 
 
 def _in_parts(message: str | Words) -> Words:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
-from qa_fast.files.wording import _BRIEF, shown
+from qa_fast.files.wording import brief, shown
+
+from .errors import Argument, ArgumentError
 
 MOST_CHARACTERS = 1 << 31
 """No text has so many: a place at or beyond it is none."""
@@ -73,7 +75,7 @@ class Row:
     number: int
     place: str
     example: Example | None
-    problem: str = ""
+    problem: ValueError | None = None
 
 
 def row_of(record: object, columns: Columns, number: int, place: str) -> Row:
@@ -84,7 +86,7 @@ def row_of(record: object, columns: Columns, number: int, place: str) -> Row:
             return Row(number, place, record)
         return Row(number, place, _example(record, columns, number))
     except ValueError as error:
-        return Row(number, place, None, str(error))
+        return Row(number, place, None, error)
 
 
 def _example(record: object, columns: Columns, number: int) -> Example:
@@ -112,10 +114,16 @@ def check_columns(present: Iterable[str], columns: Columns) -> None:
     present = list(present)
     for field, name in columns.items():
         if name in columns.required() and name not in present:
-            raise ValueError(
-                f"there is no column {name!r} among {_BRIEF.repr(present)}; say which one holds the "
-                f"{field} with Columns({field}=...), on the command line with --{field}-column"
+            raise ArgumentError(
+                f"there is no column {name!r} among {brief(present)}; say which one holds the "
+                f"{field} with ",
+                column_argument(field),
             )
+
+
+def column_argument(field: str) -> Argument:
+    """How a caller names the column of a ``field`` of `Columns`."""
+    return Argument(f"{field}_column", spelled=f"Columns({field}=...)")
 
 
 def _id(value: object, name: str, number: int) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .errors import Argument, ArgumentError, parts_of
 from .examples import Columns, Example, Row
 from .sources import JsonSource, ParquetSource, RowsSource, Source
 
@@ -56,7 +57,8 @@ def usable(rows: Iterable[Row]) -> Iterator[Example]:
     """What the rows hold; a ValueError at the first that cannot be used."""
     for row in rows:
         if row.example is None:
-            raise ValueError(f"{row.place}: {row.problem}")
+            assert row.problem is not None
+            raise ArgumentError(f"{row.place}: ", *parts_of(row.problem))
         yield row.example
 
 
@@ -122,8 +124,9 @@ def _choose_split(data: Mapping[str, Any], split: str | None) -> Any:
     if split is None and len(data) == 1:
         return next(iter(data.values()))
     if split is None or split not in data:
-        raise ValueError(
-            f"the data set has the splits {list(data)}: choose one with split=, on the command line "
-            f"with --split; got {split!r}"
+        raise ArgumentError(
+            f"the data set has the splits {list(data)}: choose one with ",
+            Argument("split", spelled="split="),
+            f"; got {split!r}",
         )
     return data[split]

@@ -17,6 +17,7 @@ from qa_fast.files.parquet import open_parquet, parquet_files, row_group
 from qa_fast.files.reading import fingerprint, is_pipe, open_file
 from qa_fast.files.wording import shown
 
+from .errors import ArgumentError
 from .examples import Columns, Row, check_columns, row_of
 
 
@@ -93,7 +94,7 @@ class JsonSource:
             try:
                 record = parse_json(text)
             except ValueError as error:
-                yield Row(number, place, None, f"not JSON: {error}")
+                yield Row(number, place, None, ValueError(f"not JSON: {error}"))
             else:
                 yield row_of(record, self._columns, number, place)
 
@@ -205,8 +206,8 @@ class ParquetSource:
     def _present(self, path: Path, present: list[str]) -> list[str]:
         try:
             check_columns(present, self._columns)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        except ArgumentError as error:
+            raise ArgumentError(f"{path}: ", *error.parts) from None
         return [name for _, name in self._columns.items() if name in present]
 
     def count(self) -> int | None:

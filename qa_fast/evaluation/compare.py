@@ -148,7 +148,7 @@ def read_scored_answers(path: str | Path) -> list[ScoredAnswer] | None:
     names = ("id", "question", "answers", "prediction", "exact", "f1")
     found = [_scored(record, path, i) for i, record in enumerate(read_records(path, names))]
     if len({answer.id for answer in found}) < len(found):
-        raise ValueError(f"{path}: an id occurs twice in it; make it again with qa-fast evaluate")
+        raise ValueError(f"{path}: an id occurs twice in it; make it again")
     return found
 
 
@@ -162,7 +162,7 @@ def _scored(record: Mapping[str, Any], path: Path, row: int) -> ScoredAnswer:
         or not all(isinstance(score, float) and 0 <= score <= 1 for score in scores)
     ):
         raise ValueError(
-            f"{path} row {row} holds no scored answer of qa-fast evaluate, which has an id, a question, "
+            f"{path} row {row} holds no scored answer, which has an id, a question, "
             f"answers, a prediction, and exact and f1 between 0 and 1; got {shown(record)}"
         )
     id_, question, answer = texts

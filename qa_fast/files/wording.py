@@ -22,7 +22,6 @@ _REMEDIES = {
 # Of a long or deeply nested value only the beginning is looked at.
 _BRIEF = Repr()
 _BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxstring = 3, 20, 20, 60
-_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxstring = 3, 20, 20, 60
 
 
 def explain(error: Exception) -> str:
@@ -39,7 +38,12 @@ def explain(error: Exception) -> str:
     return ": ".join(filter(None, [*parts, _REMEDIES.get(error.errno or 0, "")]))
 
 
+def brief(value: object) -> str:
+    """``value`` as Python writes it; of a long or deeply nested one only the beginning."""
+    return _BRIEF.repr(value)
+
+
 def shown(value: object) -> str:
     """The type and the value, short, for an error message."""
-    text = _BRIEF.repr(value)
+    text = brief(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -51,17 +51,15 @@ class CheckpointError(OSError):
     """A model or a tokenizer cannot be loaded.
 
     Attributes:
-        what: which of the two, and its name.
-        reason: why.
+        reason: why, with what cannot be loaded before it.
     """
 
-    def __init__(self, what: str, reason: Reason) -> None:
-        super().__init__(f"cannot load the {what}: {reason}")
-        self.what = what
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(str(reason))
         self.reason = reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.what, self.reason)
+        return type(self), (self.reason,)
 
 
 def load_model(
@@ -280,7 +278,8 @@ def _one_line_errors(what: str, source: str | Path) -> Iterator[None]:
         if isinstance(error, ImportError) and broken is None:
             raise  # it names what to install
         reason = Reason(broken) if broken else _reason(error, source)
-        raise CheckpointError(f"{what} {str(source)!r}", reason) from error
+        before = f"cannot load the {what} {str(source)!r}: {reason.before}"
+        raise CheckpointError(reason._replace(before=before)) from error
 
 
 def _reason(error: Exception, source: str | Path) -> Reason:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from qa_fast.data.answers import Answer, Prediction, null_odds
-from qa_fast.data.errors import ExampleError
+from qa_fast.data.errors import (
+    Argument,
+    ArgumentError,
+    ExampleError,
+    OneOf,
+    Words,
+    parts_of,
+)
 from qa_fast.data.examples import Row
 from qa_fast.engine.engine import Engine
 from qa_fast.engine.options import Options
@@ -63,9 +69,11 @@ class Answering:
         if self.on_error not in ("fail", "skip"):
             raise ValueError(f"on_error must be 'fail' or 'skip'; got {self.on_error!r}")
         if self.null_threshold != 0 and not self.options.handle_impossible_answer:
-            raise ValueError(
-                f"null_threshold={self.null_threshold} is of use with handle_impossible_answer=True "
-                "only: without it no answer is empty"
+            raise ArgumentError(
+                Argument("null_threshold", self.null_threshold),
+                " is of use with ",
+                Argument("handle_impossible_answer", True),
+                " only: without it no answer is empty",
             )
 
     def run(self, engine: Engine, rows: Iterable[Row]) -> Iterator[Prediction | Reject]:
@@ -81,7 +89,8 @@ class Answering:
             for row in rows:
                 example = row.example
                 if example is None:
-                    waiting.append(self._reject(row, None, row.problem))
+                    assert row.problem is not None
+                    waiting.append(self._reject(row, None, parts_of(row.problem)))
                 else:
                     waiting.append((row, example.id))
                     yield example.question, example.context
@@ -94,20 +103,19 @@ class Answering:
                 yield first
             row, id_ = first
             if isinstance(result, ExampleError):
-                yield self._reject(row, id_, _without_number(str(result)))
+                # Not by the engine's count of the pairs: the row has a place of its own.
+                yield self._reject(row, id_, result.about(f"the {result.text}"))
             else:
                 yield self._prediction(id_, result)
         for last in waiting:
             assert isinstance(last, Reject)
             yield last
 
-    def _reject(self, row: Row, id_: str | None, reason: str) -> Reject:
+    def _reject(self, row: Row, id_: str | None, reason: Words) -> Reject:
         if self.on_error == "fail":
-            raise ValueError(
-                f"{row.place}: {reason} (on_error='skip', on the command line --on-error skip, goes "
-                "on and lists such rows)"
-            )
-        return Reject(row.number, row.place, id_, reason)
+            go_on = Argument("on_error", "skip"), " goes on and lists such rows"
+            raise ArgumentError(f"{row.place}: ", *reason, OneOf((go_on,), before=" (", after=")"))
+        return Reject(row.number, row.place, id_, "".join(map(str, reason)))
 
     def _prediction(self, id_: str, reading: Reading) -> Prediction:
         n_best = list(reading.answers)
@@ -136,8 +144,3 @@ class _AtRest:
 
     def __iter__(self) -> Iterator[Pair]:
         return self.pairs()
-
-
-def _without_number(message: str) -> str:
-    """The engine's message without its count of the pairs: the row has a place of its own."""
-    return re.sub(r"\b(question|context) \d+", r"the \1", message)

@@ -195,7 +195,7 @@ GOOD = {"id": "a", "question": "Who?", "context": "Ada."}
     ("row", "message"),
     [
         pytest.param({"id": 1, "q": "Who?", "context": "x"}, "there is no column 'question' among "
-                     r"\['id', 'q', 'context'\]; .* --question-column", id="no-question"),
+                     r"\['id', 'q', 'context'\]; .* Columns\\(question=", id="no-question"),
         pytest.param({**GOOD, "context": None}, "context must be a text; got NoneType", id="null"),
         pytest.param({**GOOD, "question": 5}, "question must be a text; got int 5", id="number"),
         pytest.param({**GOOD, "id": 1.5}, "id must be a text or an integer; got float", id="id"),
@@ -226,7 +226,7 @@ def test_a_line_that_is_not_json(line: bytes, tmp_path: Path) -> None:
     _, row = open_source(file).rows()
     assert row.example is None
     assert row.place.endswith("rows.jsonl line 2")
-    assert row.problem.startswith("not JSON: ")
+    assert str(row.problem).startswith("not JSON: ")
 
 
 @pytest.mark.parametrize(
