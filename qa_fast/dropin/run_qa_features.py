@@ -137,7 +137,7 @@ class _ListPart:
             inside = [bytes(map(bool, row)) for row in rows]
         except (ValueError, RuntimeError):
             # Arrays and tensors are neither true nor false.
-            self.rows = [list(map(_pair, row)) for row in rows]
+            self.rows = [list(map(_as_plain_pair, row)) for row in rows]
             inside = [bytes(map(bool, row)) for row in self.rows]
         self.inside = np.frombuffer(b"".join(inside), np.bool_)
 
@@ -158,7 +158,7 @@ class _ListPart:
         )
 
 
-def _pair(value: Any) -> Any:
+def _as_plain_pair(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
 
 
