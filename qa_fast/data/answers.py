@@ -1,20 +1,24 @@
-"""Answers as records: of one question, and of a data set's."""
+"""Answers as records: of one question, and of a data set's.
+
+That a context does not answer its question is an answer too, the *null answer*, with many inherited
+names. ``handle_impossible_answer`` (Transformers), ``--no-answer`` (the command line) and
+``version_2_with_negative`` (run_qa.py) let it compete with the spans. Its score is the ``null_score``,
+its lead over the best span the ``null_odds``, and these odds as a probability ``na_prob``.
+`qa_fast.Reader`'s ``no_answer`` (Haystack) alone is something else: that all answers given are wrong.
+"""
 
 from __future__ import annotations
 
-from math import exp, inf
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import exp, inf, log
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from qa_fast.decoding.search import Scoring
-from dataclasses import dataclass, field
-from math import log
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from qa_fast.decoding.search import Scoring
-
-_LARGEST_ODDS = 1e30  # JSON has no infinity
+# JSON has no infinity.
+LARGEST_ODDS = 1e30
 
 
 class Answer(TypedDict):
@@ -27,6 +31,15 @@ class Answer(TypedDict):
     score: float
     start: int
     end: int
+    answer: str
+
+
+class PartialAnswer(TypedDict):
+    """One answer as a file has it, which may leave out all but the text: None where it does."""
+
+    score: float | None
+    start: int | None
+    end: int | None
     answer: str
 
 
@@ -43,7 +56,8 @@ class Prediction:
         score: of the answer, in the unit of the scoring that was used; None where a file does not say.
         null_score: of the null answer, whether it was allowed or not; None where the model has no null
             position or a file does not say.
-        n_best: the best answers, best first, in a run with ``--no-answer`` the null answer among them.
+        n_best: the best answers, best first, in a run with ``--no-answer`` the null answer among them;
+            partial ones where a file does not say all.
         chunks: how many chunks the context made; None where a file does not say.
     """
 
@@ -53,8 +67,31 @@ class Prediction:
     end: int | None = None
     score: float | None = None
     null_score: float | None = None
-    n_best: list[Answer] = field(default_factory=list)
+    n_best: list[Answer] | list[PartialAnswer] = field(default_factory=list)
     chunks: int | None = None
+
+
+def n_best_scores(prediction: Prediction) -> list[float] | None:
+    """The scores of the n-best list; None where one of them is not known."""
+    scores = [answer["score"] for answer in prediction.n_best]
+    known = [score for score in scores if score is not None]
+    return known if len(known) == len(scores) else None
+
+
+def softmax(scores: Sequence[float], over: Sequence[float]) -> list[float]:
+    """How probable ``scores`` are where ``over`` are all there can be, as in ``run_qa.py``.
+
+    Args:
+        scores: logits, or sums of them.
+        over: those of the whole n-best list, of which ``scores`` are some or all.
+
+    Example:
+        >>> softmax([2.0], over=[2.0, 2.0, -40.0])
+        [0.5]
+    """
+    best = max(over, default=0.0)
+    total = sum(exp(score - best) for score in over)
+    return [exp(score - best) / total for score in scores]
 
 
 def null_odds(prediction: Prediction, scoring: Scoring = "logit") -> float | None:
@@ -72,13 +109,13 @@ def null_odds(prediction: Prediction, scoring: Scoring = "logit") -> float | Non
     spans = (answer["score"] for answer in prediction.n_best if answer["answer"])
     best = next(spans, None)
     if best is None:
-        return _LARGEST_ODDS
+        return LARGEST_ODDS
     null = prediction.null_score
     if scoring != "logit":
         null, best = (log(p) if p > 0 else -inf for p in (null, best))
     if null == best:
         return 0.0
-    return max(-_LARGEST_ODDS, min(null - best, _LARGEST_ODDS))
+    return max(-LARGEST_ODDS, min(null - best, LARGEST_ODDS))
 
 
 def na_prob(odds: float) -> float:

@@ -88,7 +88,8 @@ def open_source(
         return found
     if subset is not None:
         raise ValueError("a subset can be chosen of a data set on the Hub only, by its name")
-    if isinstance(source, Mapping):  # a DatasetDict, or one row by mistake
+    # A DatasetDict, or one row by mistake.
+    if isinstance(source, Mapping):
         source = _choose_split(source, split)
     elif split is not None:
         raise ValueError(f"{type(source).__name__} has no splits; got split={split!r}")
@@ -110,7 +111,8 @@ def _load_from_hub(name: str, split: str | None, subset: str | None) -> Any:
         ) from error
     try:
         data = datasets.load_dataset(name, subset, split=split)
-    except Exception as error:  # the library raises many kinds
+    except Exception as error:
+        # The library raises many kinds.
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{name}: no such file, and the data set of that name cannot be loaded: {reason}"

@@ -8,9 +8,9 @@ them ``na_prob.json``, which the SQuAD 2.0 script takes as the probability of no
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from math import exp, inf, isnan
+from math import inf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,15 @@ from qa_fast.files.parquet import import_pyarrow_parquet, parquet_files, read_re
 from qa_fast.files.reading import open_file
 from qa_fast.files.wording import shown
 
-from .answers import _LARGEST_ODDS, Prediction, na_prob, null_odds
+from .answers import (
+    LARGEST_ODDS,
+    PartialAnswer,
+    Prediction,
+    n_best_scores,
+    na_prob,
+    null_odds,
+    softmax,
+)
 from .examples import MOST_CHARACTERS
 
 if TYPE_CHECKING:
@@ -69,17 +77,18 @@ def read_predictions(source: str | Path) -> Iterator[Prediction]:
                     record = parse_json(text)
                 except ValueError as error:
                     raise ValueError(f"{place}: not JSON: {error}") from None
-                yield _prediction(record, place)
+                yield _checked_prediction(record, place)
 
 
 def _read_parquet(path: Path) -> Iterator[Prediction]:
     names = [column.name for column in fields(Prediction)]
     for number, record in enumerate(read_records(path, [*names, "error"])):
         if record.get("error") is None:
-            yield _prediction(record, f"{path} row {number}")
+            yield _checked_prediction(record, f"{path} row {number}")
 
 
-def _prediction(record: object, place: str) -> Prediction:
+def _checked_prediction(record: object, place: str) -> Prediction:
+    """The prediction in one record; a ValueError says what is wrong with it."""
     if not isinstance(record, Mapping) or not {"id", "answer"} <= record.keys():
         found = shown(list(record) if isinstance(record, Mapping) else record)
         raise ValueError(f"{place}: a prediction has an id and an answer; got {found}")
@@ -87,43 +96,42 @@ def _prediction(record: object, place: str) -> Prediction:
     if not isinstance(n_best, list) or not all(isinstance(entry, Mapping) for entry in n_best):
         raise ValueError(f"{place}: n_best must be a list of answers; got {shown(n_best)}")
     return Prediction(
-        id=_text(record["id"], "id", place),
-        **_answer(record, place),
-        null_score=_score(record.get("null_score"), "null_score", place),
-        n_best=[_answer(entry, place) for entry in n_best],
-        chunks=_whole(record.get("chunks"), "chunks", place),
+        id=_checked_text(record["id"], "id", place),
+        **_checked_answer(record, place),
+        null_score=_checked_score(record.get("null_score"), "null_score", place),
+        n_best=[_checked_answer(entry, place) for entry in n_best],
+        chunks=_checked_whole(record.get("chunks"), "chunks", place),
     )
 
 
-def _answer(record: Mapping[str, Any], place: str) -> Any:
-    """The fields of an `Answer`, where a file may leave out all but the text."""
+def _checked_answer(record: Mapping[str, Any], place: str) -> PartialAnswer:
     return {
-        "score": _score(record.get("score"), "score", place),
-        "start": _whole(record.get("start"), "start", place),
-        "end": _whole(record.get("end"), "end", place),
-        "answer": _text(record.get("answer"), "answer", place),
+        "score": _checked_score(record.get("score"), "score", place),
+        "start": _checked_whole(record.get("start"), "start", place),
+        "end": _checked_whole(record.get("end"), "end", place),
+        "answer": _checked_text(record.get("answer"), "answer", place),
     }
 
 
-def _text(value: object, name: str, place: str) -> str:
+def _checked_text(value: object, name: str, place: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{place}: {name} must be a text; got {shown(value)}")
     return value
 
 
-def _score(value: Any, name: str, place: str) -> float | None:
+def _checked_score(value: Any, name: str, place: str) -> float | None:
     """A score; minus infinity is one, of what can never be the answer."""
     if value is None:
         return None
     kind = type(value)
     if (kind is float and not isnan(value) and value != inf) or (
-        kind is int and abs(value) < _LARGEST_ODDS
+        kind is int and abs(value) < LARGEST_ODDS
     ):
         return value
     raise ValueError(f"{place}: {name} must be a number or null; got {shown(value)}")
 
 
-def _whole(value: Any, name: str, place: str) -> int | None:
+def _checked_whole(value: Any, name: str, place: str) -> int | None:
     if value is None or (type(value) is int and 0 <= value < MOST_CHARACTERS):
         return value
     raise ValueError(
@@ -154,18 +162,18 @@ def _read_official(text: bytes, path: Path) -> Iterator[Prediction]:
 
 
 def _from_n_best(id_: str, entries: list[Mapping[str, Any]], place: str) -> Prediction:
-    n_best: list[Any] = []
+    n_best: list[PartialAnswer] = []
     for entry in entries:
         start, end = (
-            _score(entry.get(f"{x}_logit"), f"{x}_logit", place) for x in ("start", "end")
+            _checked_score(entry.get(f"{x}_logit"), f"{x}_logit", place) for x in ("start", "end")
         )
         score = entry.get("score")
         if score is None:
             score = entry.get("probability") if start is None or end is None else start + end
-        n_best.append(_answer({**entry, "score": score, "answer": entry["text"]}, place))
-    best = n_best[0] if n_best else {"score": None, "start": None, "end": None, "answer": ""}
+        n_best.append(_checked_answer({**entry, "score": score, "answer": entry["text"]}, place))
+    best = n_best[0] if n_best else PartialAnswer(score=None, start=None, end=None, answer="")
     null_score = next((answer["score"] for answer in n_best if not answer["answer"]), None)
-    return Prediction(id_, **best, null_score=null_score, n_best=n_best)
+    return Prediction(id=id_, **best, null_score=null_score, n_best=n_best)
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -277,11 +285,16 @@ def run_qa_files(path: str | Path) -> list[Path]:
 
 
 def _n_best_entries(prediction: Prediction, scoring: Scoring) -> list[dict[str, object]]:
-    """As in ``run_qa.py``: under "logit" the probability is a softmax over the list."""
-    scores = [answer["score"] for answer in prediction.n_best]
-    if scoring == "logit" and scores:
-        weights = [exp(score - max(scores)) for score in scores]
-        scores = [weight / sum(weights) for weight in weights]
+    """What stands in ``nbest_predictions.json``; under "logit" the probabilities are of the list.
+
+    A run keeps scores and places, not the two logits of each span, so these entries have other keys
+    than those of run_qa.py, which `postprocess_qa_predictions` writes.
+    """
+    probabilities: Sequence[float | None] = [answer["score"] for answer in prediction.n_best]
+    if scoring == "logit":
+        known = n_best_scores(prediction)
+        unknown = [None] * len(probabilities)
+        probabilities = unknown if known is None else softmax(known, over=known)
     return [
         {
             "text": answer["answer"],
@@ -290,7 +303,7 @@ def _n_best_entries(prediction: Prediction, scoring: Scoring) -> list[dict[str, 
             "start": answer["start"],
             "end": answer["end"],
         }
-        for answer, probability in zip(prediction.n_best, scores, strict=True)
+        for answer, probability in zip(prediction.n_best, probabilities, strict=True)
     ]
 
 

@@ -67,13 +67,13 @@ class JsonSource:
         return sys.stdin.buffer if self._path is None else open_file(self._path)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
-        """See `Source`."""
+        """Rows ``start`` to ``stop`` - 1; JSONL is read line by line, SQuAD JSON whole."""
         with self._open() as file:
             line, first = first_line(file)
             if begins_json_lines(first):
                 yield from self._lines(file, line, first, start, stop)
             else:
-                records = self._flatten(self._value(first + file.read()))
+                records = self._records(self._value(first + file.read()))
                 for number, (place, record) in enumerate(islice(records, start, stop), start):
                     yield row_of(record, self._columns, number, place)
 
@@ -108,7 +108,7 @@ class JsonSource:
                 f"{self.name} is neither JSON ({error}) nor JSONL with an object on every line"
             ) from None
 
-    def _flatten(self, value: object) -> Iterator[tuple[str, object]]:
+    def _records(self, value: object) -> Iterator[tuple[str, object]]:
         """The records of a whole JSON value, each with its place."""
         data = value.get("data") if isinstance(value, Mapping) else value
         if not isinstance(data, list):
@@ -148,17 +148,17 @@ class JsonSource:
         return record
 
     def count(self) -> int | None:
-        """See `Source`."""
+        """How many rows there are; None for a pipe, which only reading tells."""
         if not self.rereadable:
             return None
         with self._open() as file:
             _, first = first_line(file)
             if begins_json_lines(first):
                 return 1 + sum(not line.isspace() for line in file)
-            return sum(1 for _ in self._flatten(self._value(first + file.read())))
+            return sum(1 for _ in self._records(self._value(first + file.read())))
 
     def fingerprint(self) -> object:
-        """See `Source`."""
+        """JSON that changes when the file does; None for a pipe."""
         return [fingerprint(path) for path in self.files] or None
 
 
@@ -183,8 +183,9 @@ class ParquetSource:
         self.files = parquet_files(path)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
-        """See `Source`."""
-        first = 0  # number of the first row of the row group at hand
+        """Rows ``start`` to ``stop`` - 1; row groups without any of them are not read."""
+        # Number of the first row of the row group at hand.
+        first = 0
         for path in self.files:
             with open_parquet(path) as file:
                 names = self._present(path, file.schema_arrow.names)
@@ -211,7 +212,7 @@ class ParquetSource:
         return [name for _, name in self._columns.items() if name in present]
 
     def count(self) -> int | None:
-        """See `Source`."""
+        """How many rows the files say they have."""
         total = 0
         for path in self.files:
             with open_parquet(path) as file:
@@ -219,7 +220,7 @@ class ParquetSource:
         return total
 
     def fingerprint(self) -> object:
-        """See `Source`."""
+        """JSON that changes when the files do."""
         return [fingerprint(path) for path in self.files]
 
 
@@ -237,7 +238,7 @@ class RowsSource:
         self._columns = columns
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
-        """See `Source`."""
+        """Rows ``start`` to ``stop`` - 1."""
         select: Callable[[range], Any] | None = getattr(self._data, "select", None)
         if select is not None and (count := self.count()) is not None:
             data: Iterable[Any] = select(range(start, count if stop is None else min(stop, count)))
@@ -247,12 +248,12 @@ class RowsSource:
             yield row_of(record, self._columns, number, f"{self.name} row {number}")
 
     def count(self) -> int | None:
-        """See `Source`."""
+        """How many rows there are; None where the data do not tell."""
         return length_of(self._data)
 
     def fingerprint(self) -> object:
-        """See `Source`."""
-        # That of a data set of Hugging Face covers its files and all that was done to them.
+        """The data set's own fingerprint, with its rows; None for other iterables."""
+        # Hugging Face's covers the files of a data set and all that was done to them.
         found = getattr(self._data, "_fingerprint", None)
         return None if found is None else {"fingerprint": found, "rows": self.count()}
 

@@ -143,28 +143,10 @@ class Reader:
         check_count("top_k", top_k)
         check_count("answers_per_chunk", answers_per_chunk)
         no_answer = check_flag("no_answer", no_answer)
-        if not (is_number(calibration_factor) and 0 < calibration_factor <= float_info.max):
-            raise ValueError(
-                f"calibration_factor must be a number above 0; got {calibration_factor!r}"
-            )
-        if overlap_threshold is not None and not (
-            is_number(overlap_threshold) and 0 <= overlap_threshold <= 1
-        ):
-            raise ValueError(
-                f"overlap_threshold must be from 0 to 1, or None; got {overlap_threshold!r}"
-            )
-        if score_threshold is not None and not is_number(score_threshold):
-            raise ValueError(f"score_threshold must be a number, or None; got {score_threshold!r}")
+        _check_judging(calibration_factor, overlap_threshold, score_threshold)
         if not isinstance(question, str):
             raise ValueError(f"question {text_problem(question)}")
-        if isinstance(documents, str):
-            raise ValueError("documents must be a sequence of texts; got a single string")
-        if isinstance(documents, Iterator):
-            raise ValueError(
-                f"documents must be a sequence of texts, as answers have their numbers; got "
-                f"{type(documents).__name__}: pass list(documents)"
-            )
-        documents = read_texts("documents", documents)
+        documents = _checked_documents(documents)
         options = Options(
             top_k=_ALL,
             max_answer_len=max_answer_len,
@@ -177,7 +159,8 @@ class Reader:
         candidates: list[ReaderAnswer] = []
         readings = self.engine.read([(question, document) for document in documents], options)
         for number, reading in enumerate(readings):
-            assert isinstance(reading, Reading)  # with errors="raise" there is nothing else
+            # With errors="raise" there is nothing else.
+            assert isinstance(reading, Reading)
             candidates += [
                 ReaderAnswer(
                     score=_sigmoid(calibration_factor * found["score"]),
@@ -188,15 +171,7 @@ class Reader:
                 )
                 for found in reading.answers
             ]
-        candidates.sort(key=lambda answer: answer["score"], reverse=True)
-        answers: list[ReaderAnswer] = []
-        for candidate in candidates:
-            if len(answers) == top_k:
-                break
-            if overlap_threshold is None or not any(
-                _overlap(candidate, better) > overlap_threshold for better in answers
-            ):
-                answers.append(candidate)
+        answers = _best_apart(candidates, top_k, overlap_threshold)
         if no_answer and documents:
             none_right = prod(1 - answer["score"] for answer in answers)
             answers.append(ReaderAnswer(score=none_right, answer="", start=0, end=0, document=None))
@@ -204,6 +179,49 @@ class Reader:
         if score_threshold is not None:
             answers = [answer for answer in answers if answer["score"] >= score_threshold]
         return answers
+
+
+def _check_judging(
+    calibration_factor: float, overlap_threshold: float | None, score_threshold: float | None
+) -> None:
+    """Raise a ValueError unless answers can be judged by these numbers."""
+    if not (is_number(calibration_factor) and 0 < calibration_factor <= float_info.max):
+        raise ValueError(f"calibration_factor must be a number above 0; got {calibration_factor!r}")
+    if overlap_threshold is not None and not (
+        is_number(overlap_threshold) and 0 <= overlap_threshold <= 1
+    ):
+        raise ValueError(
+            f"overlap_threshold must be from 0 to 1, or None; got {overlap_threshold!r}"
+        )
+    if score_threshold is not None and not is_number(score_threshold):
+        raise ValueError(f"score_threshold must be a number, or None; got {score_threshold!r}")
+
+
+def _checked_documents(documents: Any) -> list[str]:
+    """The documents as a list; a ValueError where they are no texts."""
+    if isinstance(documents, str):
+        raise ValueError("documents must be a sequence of texts; got a single string")
+    if isinstance(documents, Iterator):
+        raise ValueError(
+            f"documents must be a sequence of texts, as answers have their numbers; got "
+            f"{type(documents).__name__}: pass list(documents)"
+        )
+    return read_texts("documents", documents)
+
+
+def _best_apart(
+    candidates: list[ReaderAnswer], top_k: int, overlap_threshold: float | None
+) -> list[ReaderAnswer]:
+    """The ``top_k`` best candidates, best first, without those that overlap a better one too much."""
+    answers: list[ReaderAnswer] = []
+    for candidate in sorted(candidates, key=lambda answer: answer["score"], reverse=True):
+        if len(answers) == top_k:
+            break
+        if overlap_threshold is None or not any(
+            _overlap(candidate, better) > overlap_threshold for better in answers
+        ):
+            answers.append(candidate)
+    return answers
 
 
 def _sigmoid(x: float) -> float:

@@ -17,9 +17,9 @@ from importlib.util import module_from_spec
 from types import MappingProxyType, ModuleType
 from typing import Any, NoReturn
 
+# By this name alone: another import from Transformers, were it the first, could put a second module in
+# the place of the one that the caller has, and `register` would not reach that one.
 import transformers
-from transformers import AutoModelForQuestionAnswering, Pipeline, pipelines
-from transformers.pipelines.base import ArgumentHandler
 
 from qa_fast.engine.engine import Engine
 from qa_fast.engine.errors import text_problem, warn_caller
@@ -27,7 +27,9 @@ from qa_fast.engine.options import Options
 
 from .inputs import SquadExample, read_inputs
 from .pipeline import TASK, Result, known_options, with_options
-from .pipeline import QuestionAnsweringPipeline as Answerer
+
+# The class that `qa_fast.pipeline` returns. Its namesake below is a pipeline of Transformers around it.
+from .pipeline import QuestionAnsweringPipeline as PlainPipeline
 
 # What transformers.pipeline() loads when no model is named: as the removed pipeline did.
 DEFAULT_MODEL = ("distilbert/distilbert-base-cased-distilled-squad", "564e9b5")
@@ -59,7 +61,7 @@ _STEPS = (
 )
 
 
-class QuestionAnsweringPipeline(Pipeline):
+class QuestionAnsweringPipeline(transformers.Pipeline):
     """The class behind ``transformers.pipeline("question-answering")`` after `qa_fast.register`.
 
     Made by Transformers, which loads the model, moves it to ``device`` and gives it its ``dtype``;
@@ -85,30 +87,33 @@ class QuestionAnsweringPipeline(Pipeline):
     _load_feature_extractor: Any = False
 
     default_input_names: Any = "question,context"
-    modelcard: Any = None  # save_pretrained() of 5.2 asks for it, though nothing sets it any more
+    # save_pretrained() of 5.2 asks for it, though nothing sets it any more.
+    modelcard: Any = None
 
-    create_sample = staticmethod(Answerer.create_sample)
+    create_sample = staticmethod(PlainPipeline.create_sample)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _refuse_steps(cls)
 
     def __init__(self, model: Any, tokenizer: Any = None, task: str = TASK, **kwargs: Any) -> None:
-        self._answerer: Answerer | None = None
+        self._plain: PlainPipeline | None = None
         super().__init__(model=model, tokenizer=tokenizer, task=task or TASK, **kwargs)
-        self._current_answerer()  # now, so that what cannot be used is an error here
+        # Now, so that what cannot be used is an error here.
+        self._current_pipeline()
 
     def __call__(self, *inputs: Any, **arguments: Any) -> Result | list[Result] | Iterator[Result]:
         """Answer one question or many; the arguments are those of [`qa_fast.pipeline`][]'s calls."""
-        _refuse_steps(type(self), vars(self))  # what was put there after the class was made
+        # Steps may have been put there after the class was made.
+        _refuse_steps(type(self), vars(self))
         ours = {name: arguments.pop(name) for name in _IN_CALL & arguments.keys()}
         options = self._arguments(*self._sanitize_parameters(**arguments))
-        return self._current_answerer()(*inputs, **ours, **options)
+        return self._current_pipeline()(*inputs, **ours, **options)
 
     @property
     def engine(self) -> Engine:
         """The engine that answers."""
-        return self._current_answerer().engine
+        return self._current_pipeline().engine
 
     @property
     def options(self) -> Options:
@@ -120,12 +125,12 @@ class QuestionAnsweringPipeline(Pipeline):
         given = (self._preprocess_params, self._forward_params, self._postprocess_params, *more)
         return {name: value for some in given for name, value in some.items()}
 
-    def _current_answerer(self) -> Answerer:
+    def _current_pipeline(self) -> PlainPipeline:
         """The one for the model and the tokenizer of now: callers may put others in their place."""
-        held = self._answerer
+        held = self._plain
         if held is None or held.model is not self.model or held.tokenizer is not self.tokenizer:
             engine = Engine(self.model, self.tokenizer, dtype="auto", batch_size=self._batch_size)
-            held = self._answerer = Answerer(engine)
+            held = self._plain = PlainPipeline(engine)
         return held
 
     def _sanitize_parameters(self, **arguments: Any) -> tuple[dict[str, Any], ...]:
@@ -135,7 +140,8 @@ class QuestionAnsweringPipeline(Pipeline):
         """
         arguments = {k: v for k, v in arguments.items() if k not in _FOR_LOADING}
         options = known_options(_only(_OPTIONS, arguments))
-        with_options(Options(), options)  # checks them
+        # An error where one of them cannot be used.
+        with_options(Options(), options)
         reading = {name: options.pop(name) for name in _READING & options.keys()}
         return reading, {}, options
 
@@ -169,7 +175,7 @@ def _refuse_steps(owner: type, attributes: Mapping[str, Any] = MappingProxyType(
             )
 
 
-class QuestionAnsweringArgumentHandler(ArgumentHandler):
+class QuestionAnsweringArgumentHandler(transformers.pipelines.base.ArgumentHandler):
     """Makes a list of `SquadExample` of a call's inputs, whatever their form.
 
     The class of that name in Transformers up to 5.2, for code that calls it by itself.
@@ -210,7 +216,7 @@ class QuestionAnsweringArgumentHandler(ArgumentHandler):
             given = list(given[0])
         if all(hasattr(item, "question_text") for item in given) and len(given) == len(pairs):
             return given
-        return [Answerer.create_sample(question, context) for question, context in pairs]
+        return [PlainPipeline.create_sample(question, context) for question, context in pairs]
 
 
 # Where Transformers up to 5.2 has names that go with its pipeline.
@@ -254,17 +260,20 @@ def register() -> None:
     global _registered
     if _registered is not None:
         return
+    pipelines = transformers.pipelines
     tasks = pipelines.PIPELINE_REGISTRY.supported_tasks
-    removed = getattr(pipelines, "REMOVED_TASKS", {})  # looked at before the registry is
+    # Transformers looks here before it looks into the registry.
+    removed = getattr(pipelines, "REMOVED_TASKS", {})
     with ExitStack() as undo:
         for mapping in (tasks, removed):
             _restore_later(undo, mapping, TASK)
         removed.pop(TASK, None)
-        before = tasks.pop(TASK, {})  # or the registry would warn of it
+        # Taken out, or the registry would warn of it.
+        before = tasks.pop(TASK, {})
         pipelines.PIPELINE_REGISTRY.register_pipeline(
             TASK,
             pipeline_class=QuestionAnsweringPipeline,
-            pt_model=AutoModelForQuestionAnswering,
+            pt_model=transformers.AutoModelForQuestionAnswering,
             default=before.get("default", {"model": DEFAULT_MODEL}),
             type="text",
         )

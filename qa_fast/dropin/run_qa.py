@@ -7,30 +7,32 @@ start logits x the ``n_best_size`` greatest end logits. Here one `decode_spans` 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from qa_fast.decoding.spans import decode_spans
 from qa_fast.engine.candidates import PLACES, of_similar_size, span_count
+from qa_fast.engine.chunks import Int64
 from qa_fast.engine.options import check_count
 
-from .run_qa_features import Int64, Offsets, column, optional_column
+from .run_qa_answers import (
+    Float32,
+    NBest,
+    NullAnswers,
+    best_answers,
+    lowest_null_answers,
+    with_null_answers,
+)
+from .run_qa_features import Offsets, column, optional_column
+from .run_qa_files import check_keys, file_texts, n_best_lines
 
 logger = logging.getLogger(__name__)
-
-Bool = npt.NDArray[np.bool_]
-Float32 = npt.NDArray[np.float32]
-
-EMPTY = "empty"
-"""The text that run_qa gives where no answer has any."""
 
 
 def postprocess_qa_predictions(
@@ -116,11 +118,11 @@ def postprocess_qa_predictions(
     if log_level is not None:
         logger.setLevel(log_level)
     ids = [_plain(name) for name in column(examples, "id", "example")]
-    contexts = _texts(column(examples, "context", "example"))
+    contexts = _checked_contexts(column(examples, "context", "example"))
     example_of = _examples_of([_plain(i) for i in column(features, "example_id", "feature")], ids)
     if output_dir is not None:
-        _check_keys(ids)
-    start, end = _logits(predictions, len(example_of))
+        check_keys(ids)
+    start, end = _start_and_end_logits(predictions, len(example_of))
     logger.info("Post-processing %d examples split into %d features.", len(ids), len(example_of))
     features_of = np.bincount(example_of, minlength=len(ids))
     if not features_of.all():
@@ -133,16 +135,16 @@ def postprocess_qa_predictions(
         )
     data = _Features.of(features, start, end, example_of, len(ids))
     texts, lines, null_odds = [""] * len(ids), [""] * len(ids), np.empty(len(ids), np.float32)
-    for group, most in _groups(data, n_best_size, max_answer_length):
+    for group, most in _examples_together(data, n_best_size, max_answer_length):
         mine = [contexts[i] for i in group.tolist()]
-        nbest = _decode(data, group, ids, mine, most, max_answer_length)
+        nbest = _best_spans(data, group, ids, mine, most, max_answer_length)
         null = data.null.of(group)
         if version_2_with_negative:
-            nbest = _insert_null(nbest, null, most)
-        chosen, found, null_odds[group] = _best(nbest, null, mine, version_2_with_negative)
+            nbest = with_null_answers(nbest, null)
+        chosen, found, null_odds[group] = best_answers(nbest, null, mine, version_2_with_negative)
         written = [""] * len(mine)
         if output_dir is not None:
-            written = _nbest_json([ids[i] for i in group.tolist()], mine, nbest, found)
+            written = n_best_lines([ids[i] for i in group.tolist()], mine, nbest, found)
         for i, text, line in zip(group.tolist(), chosen, written, strict=True):
             texts[i], lines[i] = text, line
     if version_2_with_negative:
@@ -151,42 +153,12 @@ def postprocess_qa_predictions(
     answers = dict(zip(ids, texts, strict=True))
 
     if output_dir is not None:
-        files = {"predictions": json.dumps(answers, indent=4)}
-        # As run_qa writes them, but an example a line: to indent them takes longer.
-        files["nbest_predictions"] = "{\n    " + ",\n    ".join(lines) + "\n}"
-        if version_2_with_negative:
-            odds = dict(zip(ids, null_odds.tolist(), strict=True))
-            files["null_odds"] = json.dumps(odds, indent=4)
-        for name, content in files.items():
+        odds = dict(zip(ids, null_odds.tolist(), strict=True)) if version_2_with_negative else None
+        for name, content in file_texts(answers, lines, odds).items():
             path = Path(output_dir, f"{name}.json" if prefix is None else f"{prefix}_{name}.json")
             logger.info("Saving %s.", path)
             path.write_text(content + "\n", encoding="utf-8")
     return answers
-
-
-class _NBest(NamedTuple):
-    """The n-best lists of Q examples, [Q, n] each; ``valid`` is False past the end of a list."""
-
-    valid: Bool
-    score: Float32
-    start_logit: Float32
-    end_logit: Float32
-    start: Int64
-    end: Int64
-
-
-class _Null(NamedTuple):
-    """The null answers of Q examples, [Q] each; 0 for an example without features."""
-
-    exists: Bool
-    score: Float32
-    start_logit: Float32
-    end_logit: Float32
-
-    def of(self, examples: Int64) -> _Null:
-        """Those of some examples."""
-        fields: Any = (field[examples] for field in self)
-        return _Null(*fields)
 
 
 class _Features(NamedTuple):
@@ -195,7 +167,7 @@ class _Features(NamedTuple):
     Attributes:
         width: tokens in a row of logits.
         start: [C * width] start logits, -inf where an answer may not begin.
-        end: [C * width] the same of the ends.
+        end: [C * width] end logits, -inf where an answer may not end.
         logits: start and end logits as given.
         offsets: what the tokens stand for.
         context: [C, 2] range of context tokens.
@@ -212,7 +184,7 @@ class _Features(NamedTuple):
     offsets: Offsets
     context: Int64
     null_position: Int64
-    null: _Null
+    null: NullAnswers
     example_of: Int64
     order: Int64
 
@@ -227,7 +199,9 @@ class _Features(NamedTuple):
         _check_cls(offsets)
         null_position = _null_positions(features, len(context), width)
         null_at = np.arange(len(context)) * width + null_position
-        null = _lowest_null(_pick(start, null_at), _pick(end, null_at), example_of, examples)
+        null = lowest_null_answers(
+            _logits_at(start, null_at), _logits_at(end, null_at), example_of, examples
+        )
         may_start, may_end = _rule_out(start, end, offsets, features, null_position)
         return cls(
             width,
@@ -251,31 +225,12 @@ def _plain(name: Any) -> Any:
     return name.item() if scalar else name
 
 
-def _texts(contexts: list[Any]) -> list[str]:
+def _checked_contexts(contexts: list[Any]) -> list[str]:
     for i, context in enumerate(contexts):
         if not isinstance(context, str):
             what = "None" if context is None else type(context).__name__
             raise ValueError(f"context of example {i} must be a string; got {what}")
     return contexts
-
-
-def _check_keys(ids: list[Any]) -> None:
-    """The files' keys are texts, which have to tell the examples apart."""
-    seen: dict[str, int] = {}
-    for i, name in enumerate(ids):
-        try:
-            (key,) = json.loads(json.dumps({name: 0}))
-        except TypeError:
-            raise ValueError(
-                f"the id of example {i} is {name!r}, and a file's keys are strings or numbers; got "
-                f"{type(name).__name__}"
-            ) from None
-        if key in seen:
-            raise ValueError(
-                f"the ids of examples {seen[key]} and {i}, {ids[seen[key]]!r} and {name!r}, are both "
-                f"{key!r} in a file"
-            )
-        seen[key] = i
 
 
 def _examples_of(example_ids: list[Any], ids: list[Any]) -> Int64:
@@ -298,7 +253,8 @@ def _examples_of(example_ids: list[Any], ids: list[Any]) -> Int64:
         raise ValueError(f"feature {i} is of example {name!r}, which is not given") from None
 
 
-def _logits(predictions: Any, features: int) -> tuple[Tensor, Tensor]:
+def _start_and_end_logits(predictions: Any, features: int) -> tuple[Tensor, Tensor]:
+    """[C, N] each; a ``ValueError`` says what is wrong with them."""
     stacked = isinstance(predictions, (np.ndarray, Tensor)) and predictions.ndim == 3
     if not (stacked or isinstance(predictions, (tuple, list))) or len(predictions) != 2:
         got = f"{len(predictions)} items" if hasattr(predictions, "__len__") else "no sequence"
@@ -324,7 +280,8 @@ def _floats(logits: Any, side: str) -> Tensor:
             if array.dtype not in (np.float16, np.float32) or not array.dtype.isnative:
                 if array.dtype.kind not in "fiubO":
                     raise ValueError(f"they are of type {array.dtype}")
-                with np.errstate(over="ignore"):  # an infinity is told with its example
+                # An infinity is told with its example.
+                with np.errstate(over="ignore"):
                     array = array.astype(np.float32)
         except (TypeError, ValueError) as error:
             raise ValueError(f"the {side} logits must be an array of numbers: {error}") from None
@@ -348,7 +305,9 @@ def _null_positions(features: Any, count: int, width: int) -> Int64:
     return np.array([at or 0 for at in given], np.int64)
 
 
-def _groups(data: _Features, n_best_size: int, max_answer_length: int) -> list[tuple[Int64, int]]:
+def _examples_together(
+    data: _Features, n_best_size: int, max_answer_length: int
+) -> list[tuple[Int64, int]]:
     """Examples whose lists are made together, and the places of each: all, but of very long lists."""
     examples = len(data.null.exists)
     if examples * n_best_size <= PLACES:
@@ -356,17 +315,18 @@ def _groups(data: _Features, n_best_size: int, max_answer_length: int) -> list[t
     tokens = (data.context[:, 1] - data.context[:, 0]).clip(min=0)
     held = np.zeros(examples, np.int64)
     np.add.at(held, data.example_of, span_count(tokens, max_answer_length))
-    return of_similar_size(held + 1, n_best_size)  # one place more: a list may end before its last
+    # One place more: a list may end before its last.
+    return of_similar_size(held + 1, n_best_size)
 
 
-def _decode(
+def _best_spans(
     data: _Features,
     group: Int64,
     ids: list[Any],
     contexts: list[str],
     n_best_size: int,
     max_answer_length: int,
-) -> _NBest:
+) -> NBest:
     """The best spans of some examples, which have ``contexts``."""
     start, end = data.logits
     number = np.full(len(ids), -1)
@@ -395,23 +355,19 @@ def _decode(
 
     valid = chunk >= 0
     feature, first, last = order[chunk[valid]], first[valid], last[valid]
-    fields: Any = valid, score, *(np.zeros(score.shape, np.float32) for _ in range(2))
-    fields += tuple(np.zeros(score.shape, np.int64) for _ in range(2))
-    nbest = _NBest(*fields)
-    nbest.start_logit[valid] = _pick(start, feature * data.width + first)
-    nbest.end_logit[valid] = _pick(end, feature * data.width + last)
+    nbest = NBest.of_scores(valid, score)
+    nbest.start_logit[valid] = _logits_at(start, feature * data.width + first)
+    nbest.end_logit[valid] = _logits_at(end, feature * data.width + last)
     length = np.array([len(context) for context in contexts], np.int64)
     length = length[number[data.example_of[feature]]]
-    nbest.start[valid] = _characters(data.offsets, feature, first, length)[:, 0]
-    nbest.end[valid] = _characters(data.offsets, feature, last, length)[:, 1]
+    nbest.start[valid] = _checked_characters(data.offsets, feature, first, length)[:, 0]
+    nbest.end[valid] = _checked_characters(data.offsets, feature, last, length)[:, 1]
     # run_qa meets spans feature by feature, greatest start logit first, and sorts them stably.
     keys = -nbest.end_logit, -nbest.start_logit, chunk, -score
-    ranks = np.lexsort(keys, axis=1)
-    fields = [np.take_along_axis(field, ranks, axis=1) for field in nbest]
-    return _NBest(*fields)
+    return nbest.ordered(np.lexsort(keys, axis=1))
 
 
-def _characters(offsets: Offsets, feature: Int64, position: Int64, length: Int64) -> Int64:
+def _checked_characters(offsets: Offsets, feature: Int64, position: Int64, length: Int64) -> Int64:
     """[n, 2]: where tokens [n] of features [n] begin and end in contexts of [n] characters."""
     found = offsets.characters(feature, position)
     begin, stop = found.T
@@ -425,31 +381,7 @@ def _characters(offsets: Offsets, feature: Int64, position: Int64, length: Int64
     return found
 
 
-def _best(
-    nbest: _NBest, null: _Null, contexts: list[str], version_2_with_negative: bool
-) -> tuple[list[str], Bool, Float32]:
-    """The best answer of each example, whether it has one, and the null score less its score.
-
-    run_qa takes an answer without text only if it cannot be the null answer and others follow it.
-    """
-    has_text = nbest.valid & (nbest.end > nbest.start)
-    found = has_text.sum(axis=1) > 0
-    best = has_text.argmax(axis=1)
-    if not version_2_with_negative:
-        found |= nbest.valid.sum(axis=1) > 1
-        best[:] = 0
-    at = np.arange(len(contexts)), best
-    texts = [
-        context[begin:stop] if some else EMPTY
-        for context, begin, stop, some in zip(
-            contexts, nbest.start[at].tolist(), nbest.end[at].tolist(), found.tolist(), strict=True
-        )
-    ]
-    odds = np.where(found, null.score - nbest.start_logit[at] - nbest.end_logit[at], null.score)
-    return texts, found, odds
-
-
-def _pick(logits: Tensor, at: Int64) -> Float32:
+def _logits_at(logits: Tensor, at: Int64) -> Float32:
     """The logits at flat indices [n]."""
     return logits.reshape(-1)[torch.from_numpy(at).to(logits.device)].float().cpu().numpy()
 
@@ -489,61 +421,3 @@ def _rule_out(
         allowed[np.arange(len(allowed)), null_position] = True
         start = start.masked_fill(~torch.from_numpy(allowed).to(start.device), -torch.inf)
     return start, end
-
-
-def _lowest_null(start: Float32, end: Float32, example_of: Int64, examples: int) -> _Null:
-    """Per example the null answer of the feature with the lowest score, the first of equals."""
-    score = start + end
-    order = np.lexsort((score, example_of))
-    place = np.searchsorted(example_of[order], np.arange(examples + 1))
-    exists = place[:-1] < place[1:]
-    chosen = order[place[:-1][exists]]
-    null = _Null(exists, *(np.zeros(examples, np.float32) for _ in range(3)))
-    for field, values in zip(null[1:], (score, start, end), strict=True):
-        field[exists] = values[chosen]
-    return null
-
-
-def _insert_null(nbest: _NBest, null: _Null, n_best_size: int) -> _NBest:
-    """The lists with the null answer in its rank, after spans of the same score, or else last.
-
-    It is put last where it has not made the list, unless a span has its offsets, (0, 0).
-    """
-    ahead = (nbest.valid & (nbest.score >= null.score[:, None])).sum(axis=1)
-    column_number = np.arange(n_best_size + 1)
-    source = column_number - (column_number > ahead[:, None])
-    fields: Any = [np.take_along_axis(np.pad(x, ((0, 0), (0, 1))), source, axis=1) for x in nbest]
-    row = np.arange(len(ahead))
-    for field, value in zip(
-        fields, (null.exists, null.score, null.start_logit, null.end_logit, 0, 0), strict=True
-    ):
-        field[row, ahead] = value
-    valid = fields[0]
-    at_origin = (nbest.valid & (nbest.start == 0) & (nbest.end == 0)).any(axis=1)
-    valid[:, -1] &= (ahead == n_best_size) & ~at_origin
-    return _NBest(*fields)
-
-
-def _nbest_json(ids: list[Any], contexts: list[str], nbest: _NBest, found: Bool) -> list[str]:
-    """For each example its id and its n-best list as JSON."""
-    # The fake answer comes first, where it is needed.
-    score = np.where(nbest.valid, nbest.score.astype(np.float64), -np.inf)
-    score = np.concatenate([np.where(found, -np.inf, 0.0)[:, None], score], axis=1)
-    weight = np.exp(score - score.max(axis=1, keepdims=True))
-    probability = weight / weight.sum(axis=1, keepdims=True)
-    length = nbest.valid.sum(axis=1).tolist()
-    columns = [field.tolist() for field in nbest[2:]]
-    lines = []
-    for i, (name, context, n) in enumerate(zip(ids, contexts, length, strict=True)):
-        rows = zip(*(field[i][:n] for field in columns), probability[i, 1:].tolist(), strict=False)
-        entries = [
-            {"start_logit": s, "end_logit": e, "text": context[begin:stop], "probability": p}
-            for s, e, begin, stop, p in rows
-        ]
-        if not found[i]:
-            p = float(probability[i, 0])
-            entries.insert(
-                0, {"text": EMPTY, "start_logit": 0.0, "end_logit": 0.0, "probability": p}
-            )
-        lines.append(json.dumps({name: entries})[1:-1])
-    return lines

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-Int64 = npt.NDArray[np.int64]
+from qa_fast.engine.chunks import Int64
 
 BLOCK = 1000
 """Features whose tokens are looked at together."""
@@ -61,7 +61,7 @@ def _has_columns(data: Any) -> bool:
 
 
 def optional_column(data: Any, name: str, what: str) -> list[Any] | None:
-    """As `column`; None where no row has it, None for a row without."""
+    """The values of a column that may be missing: None for a row without it, None where all are."""
     if _has_columns(data) or hasattr(data, "column_names"):
         there = name in (data if _has_columns(data) else data.column_names)
         return column(data, name, what) if there else None
@@ -135,8 +135,9 @@ class _ListPart:
         # Neither None nor an empty list, which some data sets' None has become.
         try:
             inside = [bytes(map(bool, row)) for row in rows]
-        except (ValueError, RuntimeError):  # arrays and tensors are neither true nor false
-            self.rows = [list(map(_pair, row)) for row in rows]
+        except (ValueError, RuntimeError):
+            # Arrays and tensors are neither true nor false.
+            self.rows = [list(map(_as_plain_pair, row)) for row in rows]
             inside = [bytes(map(bool, row)) for row in self.rows]
         self.inside = np.frombuffer(b"".join(inside), np.bool_)
 
@@ -157,7 +158,7 @@ class _ListPart:
         )
 
 
-def _pair(value: Any) -> Any:
+def _as_plain_pair(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
 
 
@@ -169,7 +170,7 @@ def _is_pair(value: Any) -> bool:
 
 
 class _ArrowPart:
-    """The same from an Arrow array of lists of lists, without copying it."""
+    """The offsets of some features as an Arrow array of lists of lists, which is not copied."""
 
     def __init__(self, array: Any) -> None:
         import pyarrow as pa

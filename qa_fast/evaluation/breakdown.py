@@ -77,10 +77,12 @@ def break_down(
     chunks = [None if p is None else p.chunks for p in predictions]
     if all(count is not None for count in chunks):
         features["chunks"] = _in_ranges(chunks, (1, 2, 3, 5, 9))
-    if not all(word == "other" for word in words):  # not English
+    # Where no question has one of them, the questions are not in English.
+    if not all(word == "other" for word in words):
         features["question_word"] = (words, _QUESTION_WORDS)
     return {
-        name: _groups(labels, order, answers, scores) for name, (labels, order) in features.items()
+        name: _score_groups(labels, order, answers, scores)
+        for name, (labels, order) in features.items()
     }
 
 
@@ -110,7 +112,7 @@ def _in_ranges(values: Sequence[int | None], first: Sequence[int]) -> tuple[list
     return [NO_ANSWER if i < 0 else order[i] for i in place.tolist()], order
 
 
-def _groups(
+def _score_groups(
     labels: Sequence[str], order: Sequence[str], answers: Sequence[str], scores: Scores
 ) -> list[Group]:
     found = []

@@ -121,7 +121,10 @@ def scored_answers(evaluation: Evaluation) -> list[ScoredAnswer]:
 
 
 def read_scored_answers(path: str | Path) -> list[ScoredAnswer] | None:
-    """The same from a ``results_{time}.json`` or a ``details_{time}.parquet``; None for other files.
+    """What `compare` takes, from a file of an evaluation; None for other files.
+
+    Args:
+        path: a ``results_{time}.json`` or a ``details_{time}.parquet``.
 
     Raises:
         OSError: a file that cannot be read.

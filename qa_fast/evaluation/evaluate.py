@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from math import exp, isfinite
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
-from qa_fast.data.answers import Prediction
+from qa_fast.data.answers import Prediction, n_best_scores, softmax
 from qa_fast.data.examples import Columns, Example
 from qa_fast.data.opening import open_source, usable
 from qa_fast.data.predictions import read_predictions
@@ -30,11 +30,11 @@ from .metrics import Rules, Scores, score_answers, summarize
 from .normalizers import make_normalizer
 from .statistics import RESAMPLES, Interval, Reliability, mean_interval, reliability
 from .thresholds import (
+    NoAnswerCurves,
     PrecisionRecall,
     ThresholdCurve,
     apply_threshold,
-    precision_recall,
-    threshold_curve,
+    no_answer_curves,
 )
 
 if TYPE_CHECKING:
@@ -138,82 +138,40 @@ def evaluate(
         (0.0, 66.67)
     """
     rules = rules or ("1.1" if normalizer == "mlqa" else "2.0")
-    if rules not in get_args(Rules):
-        raise ValueError(f"rules must be '1.1' or '2.0'; got {rules!r}")
-    if rules == "1.1" and na_prob is not None:
-        raise ValueError(
-            "the rules of SQuAD 1.1 know no unanswerable questions: no na_prob can be used with them"
-        )
-    if (predictions is None) == (model is None):
-        both = "neither was given" if model is None else "both were given"
-        raise ValueError(f"either predictions or a model is needed; {both}")
-    if options and model is None:
-        raise ValueError(f"{next(iter(options))} is for a model's answers, and no model was given")
-    normalize = cache(make_normalizer(normalizer, language))  # most texts come several times
+    _check_arguments(rules, predictions, model, na_prob, options)
+    # Kept, because most texts come several times.
+    normalize = cache(make_normalizer(normalizer, language))
     notes: list[str] = []
     source = open_source(data, columns=columns, split=split, subset=subset)
     watch = Watch([*source.files, *files_of(predictions), *files_of(na_prob)])
     examples = check_gold(islice(usable(source.rows()), limit), rules)
-    has_answer = [bool(example.answers) for example in examples]
     if model is not None:
-        predictions, run = _answer(examples, model, options)
+        predictions, run = _answers_of_model(examples, model, options)
     else:
         run = record_of(predictions, notes)
     found = match_predictions(examples, predictions, notes)
-    texts = [None if p is None else p.answer for p in found]
     if scoring is None:
         scoring = run["settings"]["options"]["scoring"] if run else guess_scoring(found)
-    raw = score_answers(texts, [example.answers or () for example in examples], normalize, rules)
-
     probs = {} if rules == "1.1" else no_answer_probabilities(na_prob, found, scoring, notes)
     watch.check()
+
+    texts = [None if p is None else p.answer for p in found]
+    has_answer = [bool(example.answers) for example in examples]
+    raw = score_answers(texts, [example.answers or () for example in examples], normalize, rules)
     na = [probs.get(example.id) for example in examples]
     over = [p is not None and p > na_prob_thresh for p in na]
     answers = ["" if o else text or "" for o, text in zip(over, texts, strict=True)]
     scores = Scores(*(apply_threshold(values, over, has_answer) for values in raw))
-
-    metrics = summarize(scores, has_answer, rules)
-    thresholds: dict[str, ThresholdCurve] = {}
-    curves: dict[str, PrecisionRecall] = {}
-    if probs:
-        # In the order in which the probabilities were given: ties are broken by it.
-        row_of = {example.id: i for i, example in enumerate(examples)}
-        rows = [row_of[id_] for id_ in probs]
-        empty = [not texts[i] for i in rows]
-        answerable = [has_answer[i] for i in rows]
-        in_order = Scores(*([values[i] for i in rows] for values in raw))
-        thresholds = {
-            name: threshold_curve(values, list(probs.values()), answerable, empty)
-            for name, values in in_order._asdict().items()
-        }
-        if any(answerable):
-            curves = {
-                name: precision_recall(values, list(probs.values()), answerable)
-                for name, values in (*in_order._asdict().items(), ("oracle", answerable))
-            }
-        for name, curve in thresholds.items():
-            metrics[f"best_{name}"] = curve.best_score
-            metrics[f"best_{name}_thresh"] = curve.best_threshold
-        for name, precise in curves.items():
-            metrics[f"pr_{name}_ap"] = precise.average_precision
-        if len(probs) < len(examples):
-            notes.append("thresholds and curves leave out the questions without a prediction")
-        notes.append(
-            "best_exact and best_f1 use the thresholds that are best on these very questions: they "
-            "show what could be gained, not what new questions would get"
-        )
-    are_probabilities = all(0 <= p <= 1 for p in probs.values())
-    confidence = [
-        (p if are_probabilities else None) if is_over else _confidence(prediction, scoring)
-        for is_over, p, prediction in zip(over, na, found, strict=True)
-    ]
+    curves = _curves(examples, texts, raw, probs, notes)
+    metrics = {**summarize(scores, has_answer, rules), **curves.metrics()}
+    confidence = _confidences(found, na, over, scoring)
     return Evaluation(
         metrics=metrics,
         intervals=_intervals(metrics, scores, has_answer, seed),
         breakdowns=break_down(examples, found, answers, scores, normalize),
         calibration=_calibrate(confidence, scores, na, has_answer),
-        thresholds=thresholds,
-        precision_recall=curves,
+        thresholds=curves.thresholds,
+        precision_recall=curves.precision_recall,
         examples=examples,
         predictions=found,
         answers=answers,
@@ -237,10 +195,27 @@ def evaluate(
     )
 
 
-# --- reading ------------------------------------------------------------------------------------
+# --- checking and reading -----------------------------------------------------------------------
 
 
-def _answer(
+def _check_arguments(
+    rules: str, predictions: Any, model: Any, na_prob: Any, options: Mapping[str, Any]
+) -> None:
+    """Raise a ValueError where arguments of `evaluate` do not go together."""
+    if rules not in get_args(Rules):
+        raise ValueError(f"rules must be '1.1' or '2.0'; got {rules!r}")
+    if rules == "1.1" and na_prob is not None:
+        raise ValueError(
+            "the rules of SQuAD 1.1 know no unanswerable questions: no na_prob can be used with them"
+        )
+    if (predictions is None) == (model is None):
+        both = "neither was given" if model is None else "both were given"
+        raise ValueError(f"either predictions or a model is needed; {both}")
+    if options and model is None:
+        raise ValueError(f"{next(iter(options))} is for a model's answers, and no model was given")
+
+
+def _answers_of_model(
     examples: Sequence[Example], model: Any, options: Mapping[str, Any]
 ) -> tuple[list[Prediction], dict[str, Any]]:
     """What ``model`` answers, and the manifest of its run."""
@@ -252,6 +227,30 @@ def _answer(
 
 
 # --- figures ------------------------------------------------------------------------------------
+
+
+def _curves(
+    examples: Sequence[Example],
+    texts: Sequence[str | None],
+    raw: Scores,
+    probs: Mapping[str, float],
+    notes: list[str],
+) -> NoAnswerCurves:
+    """What the no-answer probabilities are good for; notes say what to know of it."""
+    if probs:
+        if len(probs) < len(examples):
+            notes.append("thresholds and curves leave out the questions without a prediction")
+        notes.append(
+            "best_exact and best_f1 use the thresholds that are best on these very questions: they "
+            "show what could be gained, not what new questions would get"
+        )
+    row_of = {example.id: i for i, example in enumerate(examples)}
+    return no_answer_curves(
+        raw,
+        {row_of[id_]: p for id_, p in probs.items()},
+        [bool(example.answers) for example in examples],
+        [not text for text in texts],
+    )
 
 
 def _intervals(
@@ -269,20 +268,31 @@ def _intervals(
     return found
 
 
+def _confidences(
+    predictions: Sequence[Prediction | None],
+    na: Sequence[float | None],
+    over: Sequence[bool],
+    scoring: Scoring,
+) -> list[float | None]:
+    """[Q] how probable each scored answer is: the empty one where ``na`` is ``over`` the threshold."""
+    are_probabilities = all(0 <= p <= 1 for p in na if p is not None)
+    return [
+        (p if are_probabilities else None) if is_over else _confidence(prediction, scoring)
+        for is_over, p, prediction in zip(over, na, predictions, strict=True)
+    ]
+
+
 def _confidence(prediction: Prediction | None, scoring: Scoring) -> float | None:
-    """How probable the prediction is; for logits, among its n best (a softmax, as in run_qa.py)."""
+    """How probable the prediction is; for logits, among its n best."""
     if prediction is None:
         return None
     if scoring != "logit":
         # Sums over equal answers can exceed 1.
         return None if prediction.score is None else min(max(prediction.score, 0.0), 1.0)
-    scores = [answer["score"] for answer in prediction.n_best]
-    if prediction.score is None or len(scores) < 2 or None in scores:
+    scores = n_best_scores(prediction)
+    if prediction.score is None or scores is None or len(scores) < 2 or not isfinite(max(scores)):
         return None
-    best = max(scores)
-    if not isfinite(best):
-        return None
-    return exp(prediction.score - best) / sum(exp(score - best) for score in scores)
+    return softmax([prediction.score], over=scores)[0]
 
 
 def _calibrate(

@@ -75,7 +75,7 @@ def match_predictions(
 ) -> list[Prediction | None]:
     """The prediction of each question; notes say what is missing or left over."""
     by_id: dict[str, Prediction] = {}
-    for prediction in _predictions(predictions):
+    for prediction in _each_prediction(predictions):
         if not isinstance(prediction, Prediction) or not isinstance(prediction.answer, str):
             raise ValueError(
                 f"predictions must be texts by their ids, or Prediction objects; got {shown(prediction)}"
@@ -104,7 +104,8 @@ def match_predictions(
     return found
 
 
-def _predictions(source: Any) -> Iterable[Prediction]:
+def _each_prediction(source: Any) -> Iterable[Prediction]:
+    """The predictions of whatever `evaluate` takes; what iterables hold is not checked yet."""
     if isinstance(source, Mapping):
         return (Prediction(str(id_), text) for id_, text in source.items())
     return read_predictions(source) if isinstance(source, (str, Path)) else source
@@ -144,9 +145,15 @@ def no_answer_probabilities(
 
 
 def _is_number(value: Any) -> bool:
+    """Whether ``value`` can be a no-answer probability, on any scale: NumPy's floats can, too.
+
+    Scores of predictions are checked by other rules (`qa_fast.data.predictions`): minus infinity is
+    one.
+    """
     try:
         return not isinstance(value, bool) and isinstance(value, (int, float)) and isfinite(value)
-    except OverflowError:  # an integer beyond all floats
+    except OverflowError:
+        # An integer beyond all floats.
         return False
 
 

@@ -16,12 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-
 Rules = Literal["1.1", "2.0"]
 """Whose definitions count. "2.0": a question without gold answers is answered by the empty string.
 "1.1" (and MLQA): every question has a gold answer."""
@@ -127,9 +121,7 @@ def summarize(scores: Scores, has_answer: Sequence[bool], rules: Rules = "2.0") 
 
 def _percent_1(values: Sequence[float]) -> float:
     total: float = 0
-    for value in values:  # not sum(), which the script of 1.1 does not use either
+    # Without sum(), which the script of 1.1 does not use either.
+    for value in values:
         total += value
     return 100.0 * total / len(values)
-
-
-# --- thresholds ---------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def write_results(
         "notes": evaluation.notes,
         "settings": evaluation.settings,
         "prediction_run": evaluation.run or None,
-        "versions": versions(),
+        "versions": scoring_versions(),
         "command_line": command_line,
         "date": now.isoformat(),
         "details": details.name,
@@ -70,8 +70,8 @@ def write_results(
     return results, details
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python, of this package and of those it computes with."""
+def scoring_versions() -> dict[str, str]:
+    """The versions of Python, of this package, and of the libraries that answer, score and store."""
     installed = {
         package: next(iter(metadata.distributions(name=package)), None) for package in _RECORDED
     }

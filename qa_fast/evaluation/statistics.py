@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .metrics import Floats
+Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 9999
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from .metrics import Bools, Floats
+from .metrics import Scores
+from .statistics import Floats
 
 
 def apply_threshold(
@@ -108,6 +110,62 @@ def precision_recall(
     )
 
 
+class NoAnswerCurves(NamedTuple):
+    """What no-answer probabilities are good for, by the name of the score.
+
+    Attributes:
+        thresholds: for "exact" and "f1"; none without probabilities.
+        precision_recall: for "exact", "f1" and "oracle"; none where no question has an answer.
+    """
+
+    thresholds: dict[str, ThresholdCurve]
+    precision_recall: dict[str, PrecisionRecall]
+
+    def metrics(self) -> dict[str, float]:
+        """Their figures, under the keys of SQuAD 2.0's script."""
+        found = {}
+        for name, curve in self.thresholds.items():
+            found[f"best_{name}"] = curve.best_score
+            found[f"best_{name}_thresh"] = curve.best_threshold
+        for name, precise in self.precision_recall.items():
+            found[f"pr_{name}_ap"] = precise.average_precision
+        return found
+
+
+def no_answer_curves(
+    scores: Scores,
+    na_prob: Mapping[int, float],
+    has_answer: Sequence[bool],
+    empty: Sequence[bool],
+) -> NoAnswerCurves:
+    """All curves of Q questions, over those whose no-answer probability is known.
+
+    Args:
+        scores: [Q] of the predictions, no threshold applied.
+        na_prob: no-answer probabilities by the question's number. Equal ones stay in this order, which
+            the best threshold of SQuAD 2.0's script depends on.
+        has_answer: [Q] whether the question has gold answers.
+        empty: [Q] whether the prediction is the empty answer.
+    """
+    probabilities = [*na_prob.values()]
+    answerable = [has_answer[i] for i in na_prob]
+    says_none = [empty[i] for i in na_prob]
+    known = {name: [values[i] for i in na_prob] for name, values in scores._asdict().items()}
+    thresholds: dict[str, ThresholdCurve] = {}
+    curves: dict[str, PrecisionRecall] = {}
+    if na_prob:
+        thresholds = {
+            name: threshold_curve(values, probabilities, answerable, says_none)
+            for name, values in known.items()
+        }
+    if any(answerable):
+        curves = {
+            name: precision_recall(values, probabilities, answerable)
+            for name, values in {**known, "oracle": answerable}.items()
+        }
+    return NoAnswerCurves(thresholds, curves)
+
+
 def _by_na_prob(na_prob: Sequence[float], *columns: Sequence[float]) -> list[Floats]:
     """``na_prob`` and the other columns, in ascending order of it; equal ones stay in order."""
     na = np.asarray(na_prob, np.float64)
@@ -115,5 +173,5 @@ def _by_na_prob(na_prob: Sequence[float], *columns: Sequence[float]) -> list[Flo
     return [np.asarray(column, np.float64)[order] for column in (na, *columns)]
 
 
-def _last_of_ties(ascending: Floats) -> Bools:
+def _last_of_ties(ascending: Floats) -> npt.NDArray[np.bool_]:
     return np.append(ascending[1:] != ascending[:-1], True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qa_fast.evaluation.evaluate import Evaluation
 
-if TYPE_CHECKING:
-    pass
-
 MOST_EXAMPLES = 10_000
-_MOST_CHARACTERS = 30_000_000  # of contexts
+# Of all contexts together.
+_MOST_CHARACTERS = 30_000_000
 
 
 def choose(evaluation: Evaluation, seed: int) -> list[int]:
@@ -61,9 +59,9 @@ def embedded(evaluation: Evaluation, rows: list[int]) -> dict[str, Any]:
                 "confidence": evaluation.confidence[i],
                 "na_prob": evaluation.na_prob[i],
                 "chunks": prediction and prediction.chunks,
-                "n_best": [[a["answer"], a["score"]] for a in prediction.n_best]
-                if prediction
-                else [],
+                "n_best": [
+                    [a["answer"], a["score"]] for a in (prediction.n_best if prediction else [])
+                ],
             }
         )
     return {"contexts": list(number), "rows": found}

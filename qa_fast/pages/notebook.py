@@ -12,8 +12,10 @@ from .page import environment, styles
 if TYPE_CHECKING:
     from qa_fast.dropin.pipeline import QuestionAnsweringPipeline
 
-_AROUND = 200  # characters kept on either side of what is highlighted in a long text
-_LEAST_SHADE = 0.01  # of a probability; less is not to be seen
+# Characters kept on either side of what is highlighted in a long text.
+_AROUND = 200
+# Of a probability; less is not to be seen.
+_LEAST_SHADE = 0.01
 
 
 class Shown:
@@ -143,7 +145,8 @@ def _heat(pipeline: QuestionAnsweringPipeline, question: str, context: str) -> l
                 "text": context[first:last],
                 "start": start,
                 "end": end,
-                "start_shade": 100 * start**0.5,  # so that small ones can be told from none
+                # So that small ones can be told from none.
+                "start_shade": 100 * start**0.5,
                 "end_shade": 100 * end**0.5,
             },
         ]
@@ -152,7 +155,7 @@ def _heat(pipeline: QuestionAnsweringPipeline, question: str, context: str) -> l
 
 
 def _shorten(pieces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same pieces without the middle of long plain ones."""
+    """``pieces`` of a text, the plain ones without their middle where they are long."""
     short: list[dict[str, Any]] = []
     for nth, piece in enumerate(pieces):
         text = piece["text"]

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qa_fast.evaluation.metrics import Floats
-from qa_fast.evaluation.statistics import Reliability
+from qa_fast.evaluation.statistics import Floats, Reliability
 from qa_fast.evaluation.thresholds import PrecisionRecall, ThresholdCurve
 
 # What is drawn in these colours takes the page's.
@@ -44,8 +43,10 @@ _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _FAINT,
 }
 _INCHES = 4.6, 3.3
-_LARGEST_ODDS = 36.0  # beyond, the probability is 0 or 1 to the precision of a float
-_MOST_POINTS = 600  # of a curve; more cannot be seen
+# Beyond, the probability is 0 or 1 to the precision of a float.
+_MOST_LOG_ODDS = 36.0
+# Of a curve; more cannot be seen.
+_MOST_POINTS = 600
 
 
 def threshold_plot(curves: Mapping[str, ThresholdCurve]) -> str:
@@ -139,7 +140,7 @@ def no_answer_scale(na_prob: Floats) -> Scale:
 
     def log_odds(p: Floats) -> Floats:
         with np.errstate(divide="ignore"):
-            return np.clip(np.log(p) - np.log1p(-p), -_LARGEST_ODDS, _LARGEST_ODDS)
+            return np.clip(np.log(p) - np.log1p(-p), -_MOST_LOG_ODDS, _MOST_LOG_ODDS)
 
     return Scale("no-answer log-odds", log_odds)
 

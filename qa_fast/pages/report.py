@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from qa_fast import __version__
 from qa_fast.evaluation.breakdown import FEATURES
 from qa_fast.evaluation.evaluate import Evaluation
-from qa_fast.evaluation.results import versions
+from qa_fast.evaluation.results import scoring_versions
 from qa_fast.files.writing import write_file
 
 from .examples import choose, embedded
@@ -29,9 +29,6 @@ from .plots import (
     reliability_plot,
     threshold_plot,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _FIGURES = {
     "exact": "Exact match",
@@ -95,9 +92,6 @@ def write_report(
     )
     # A lone surrogate, which is in no encoding, becomes a visible escape.
     write_file(Path(path), page.encode("utf-8", "backslashreplace"))
-
-
-# --- templates ----------------------------------------------------------------------------------
 
 
 # --- what is on the page ------------------------------------------------------------------------
@@ -228,20 +222,18 @@ def _settings(evaluation: Evaluation, command_line: list[str] | None) -> dict[st
     found: dict[str, Any] = {}
     if command_line:
         found["Command"] = " ".join(command_line)
-    found.update(_flat(evaluation.settings))
-    found.update(_flat(evaluation.run.get("settings", {}), "prediction: "))
-    found["versions"] = ", ".join(f"{name} {version}" for name, version in versions().items())
+    found.update(_by_dotted_name(evaluation.settings))
+    found.update(_by_dotted_name(evaluation.run.get("settings", {}), "prediction: "))
+    found["versions"] = ", ".join(f"{name} {number}" for name, number in scoring_versions().items())
     return {name: "none" if value is None else str(value) for name, value in found.items()}
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _by_dotted_name(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as rows of a table: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            found.update(_flat(value, f"{prefix}{name}."))
+            found.update(_by_dotted_name(value, f"{prefix}{name}."))
         else:
             found[prefix + name] = value
     return found
-
-
-# --- examples -----------------------------------------------------------------------------------

@@ -68,6 +68,21 @@ def test_run_qa_files_without_null_scores_or_with_an_id_twice(tmp_path: Path) ->
         write_run_qa([PREDICTIONS[0]] * 2, tmp_path / "p.json")
 
 
+def test_n_best_lists_without_all_scores_have_no_probabilities(tmp_path: Path) -> None:
+    record = {
+        "id": "q",
+        "answer": "Ada",
+        "n_best": [{"answer": "Ada", "score": 1.5}, {"answer": ""}],
+    }
+    (tmp_path / "p.jsonl").write_text(json.dumps(record))
+    files = write_run_qa(read_predictions(tmp_path / "p.jsonl"), tmp_path / "p.json")
+    entries = json.loads(files[1].read_text())["q"]
+    assert [(e["text"], e["score"], e["probability"]) for e in entries] == [
+        ("Ada", 1.5, None),
+        ("", None, None),
+    ]
+
+
 def test_nbest_of_run_qa_itself(tmp_path: Path) -> None:
     """Its entries have two logits and no offsets."""
     entry = {"text": "Ada", "probability": 0.5, "start_logit": 1.0, "end_logit": 2.5}
