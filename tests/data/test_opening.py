@@ -195,7 +195,7 @@ GOOD = {"id": "a", "question": "Who?", "context": "Ada."}
     ("row", "message"),
     [
         pytest.param({"id": 1, "q": "Who?", "context": "x"}, "there is no column 'question' among "
-                     r"\['id', 'q', 'context'\]; .* Columns\\(question=", id="no-question"),
+                     r"\['id', 'q', 'context'\]; .* Columns\(question=", id="no-question"),
         pytest.param({**GOOD, "context": None}, "context must be a text; got NoneType", id="null"),
         pytest.param({**GOOD, "question": 5}, "question must be a text; got int 5", id="number"),
         pytest.param({**GOOD, "id": 1.5}, "id must be a text or an integer; got float", id="id"),
