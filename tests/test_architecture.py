@@ -40,6 +40,7 @@ ALLOWED = {
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 # Importing these loads no PyTorch.
 LIGHT = ["files", "data", "evaluation", "pages", "cli", "runs.merging"]
+MOST_FILES, MOST_LINES, MOST_CODE = 15, 450, 60
 
 
 def sources() -> list[Path]:
@@ -124,6 +125,19 @@ def test_arrows_are_seen_wherever_they_stand(file: str, code: str, wrong: bool) 
     assert bool(wrong_arrows(PACKAGE / file, code)) == wrong
 
 
+def test_what_is_private_to_a_file_stays_in_it() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno} imports {alias.name}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and (node.level or (node.module or "").startswith("qa_fast"))
+        for alias in node.names
+        if alias.name.startswith("_") and alias.name != "__version__"
+    ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("name", LIGHT)
 def test_light_rooms_load_no_torch(name: str) -> None:
     room = PACKAGE.joinpath(*name.split("."))
@@ -158,6 +172,36 @@ def test_a_room_has_a_map_of_its_files(room: str) -> None:
         if not path.name.startswith("_") and path.suffix != ".c"
     }
     assert sorted(listed) == sorted(there)
+
+
+def code_lines(function: ast.FunctionDef) -> int:
+    """Lines of a function that hold code: no signature, docstring, blank line or comment."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    if not body:
+        return 0
+    lines = {
+        line
+        for statement in body
+        for line in range(statement.lineno, (statement.end_lineno or 0) + 1)
+    }
+    return len(lines)
+
+
+def test_no_folder_file_or_function_is_too_large() -> None:
+    wrong = []
+    for folder in {path.parent for path in sources()}:
+        files = [path for path in folder.iterdir() if path.is_file() and path.suffix != ".so"]
+        if len(files) > MOST_FILES:
+            wrong.append(f"{folder.name}/ holds {len(files)} files")
+    for path in sources():
+        code = path.read_text(encoding="utf-8")
+        if (lines := len(code.splitlines())) > MOST_LINES:
+            wrong.append(f"{path.relative_to(ROOT)} has {lines} lines")
+        for node in ast.walk(ast.parse(code)):
+            lines = code_lines(node) if isinstance(node, ast.FunctionDef) else 0
+            if lines > MOST_CODE:
+                wrong.append(f"{path.relative_to(ROOT)}: {node.name} has {lines} lines of code")
+    assert wrong == []
 
 
 def test_what_lies_beside_the_rooms_is_a_documented_path() -> None:

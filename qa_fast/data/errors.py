@@ -82,7 +82,7 @@ class ExampleError(ValueError):
 
     Attributes:
         item: the example's number in the stream, from 0.
-        text: which of its texts is to blame, "question" or "context".
+        text: what to call the text that is to blame: "question" or "context".
         reason: what is wrong with it, in parts, worded to follow its name.
         remedies: what can be done about it, each in parts: one of them is enough.
         quote: the text's beginning, where it helps to find it.

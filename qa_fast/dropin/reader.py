@@ -15,15 +15,12 @@ from typing import Any, TypedDict
 
 import torch
 
+from qa_fast.data.errors import ExampleError
 from qa_fast.engine.errors import text_problem
 from qa_fast.engine.loading import ModelSpec
 from qa_fast.engine.options import Options, check_count, check_flag, is_number
-from qa_fast.engine.readings import Reading
 
 from .inputs import read_texts
-
-# More candidates than a document can have: all of them are wanted.
-_ALL = 1 << 60
 
 
 class ReaderAnswer(TypedDict):
@@ -138,7 +135,6 @@ class Reader:
 
         Raises:
             ValueError: an input or an argument that cannot be used; the message says which and why.
-                There, document i is called context i.
         """
         check_count("top_k", top_k)
         check_count("answers_per_chunk", answers_per_chunk)
@@ -148,7 +144,7 @@ class Reader:
             raise ValueError(f"question {text_problem(question)}")
         documents = _checked_documents(documents)
         options = Options(
-            top_k=_ALL,
+            top_k=None,
             max_answer_len=max_answer_len,
             max_seq_len=max_seq_len,
             doc_stride=doc_stride,
@@ -157,10 +153,10 @@ class Reader:
             spans_per_chunk=answers_per_chunk,
         )
         candidates: list[ReaderAnswer] = []
-        readings = self.engine.read([(question, document) for document in documents], options)
-        for number, reading in enumerate(readings):
-            # With errors="raise" there is nothing else.
-            assert isinstance(reading, Reading)
+        pairs = [(question, document) for document in documents]
+        for number, reading in enumerate(self.engine.read(pairs, options, errors="return")):
+            if isinstance(reading, ExampleError):
+                raise _about_document(reading)
             candidates += [
                 ReaderAnswer(
                     score=_sigmoid(calibration_factor * found["score"]),
@@ -195,6 +191,15 @@ def _check_judging(
         )
     if score_threshold is not None and not is_number(score_threshold):
         raise ValueError(f"score_threshold must be a number, or None; got {score_threshold!r}")
+
+
+def _about_document(error: ExampleError) -> ExampleError:
+    """The engine's error, of which a context is a document here."""
+    if error.text != "context":
+        return error
+    found = ExampleError(error.item, "document", error.reason, error.remedies, error.quote)
+    found.__cause__ = error.__cause__
+    return found
 
 
 def _checked_documents(documents: Any) -> list[str]:

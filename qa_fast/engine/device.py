@@ -66,7 +66,7 @@ class Device:
         return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=self._pinned)
 
     def host(self, array: npt.NDArray[Any]) -> Tensor:
-        """The same for a copy of ``array`` (on a CPU: the array itself)."""
+        """A copy of ``array`` that `upload` copies from without waiting; on a CPU ``array`` itself."""
         tensor = torch.from_numpy(array)
         return tensor.pin_memory() if self._pinned else tensor
 

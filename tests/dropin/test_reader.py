@@ -151,7 +151,7 @@ def test_no_documents_no_answers() -> None:
 
 ERRORS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "one_string": ("It was Ada.", {}, "documents must be a sequence of texts; got a single string"),
-    "empty": (["Ada.", " "], {}, "context 1 is empty"),
+    "empty": (["Ada.", " "], {}, "document 1 is empty"),
     "top_k": (["Ada."], {"top_k": 0}, "top_k must be an integer of at least 1; got 0"),
     "pool": (["Ada."], {"answers_per_chunk": 0}, "answers_per_chunk must be an integer of at leas"),
     "factor": (["Ada."], {"calibration_factor": 0}, "must be a number above 0; got 0"),
