@@ -1,6 +1,6 @@
 """Generated texts and arguments: answered as the plainest code would, or refused in words.
 
-``pytest --hypothesis-profile=deep tests/test_fuzz.py`` tries a hundred times as many.
+``pytest --hypothesis-profile=deep tests/fuzz/test_fuzz.py`` tries a hundred times as many.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The removed pipeline, run by another interpreter: one with a Transformers before 5.3.
 
-    PEER_PYTHON tests/parity/peer.py JOBS ANSWERS
+    PEER_PYTHON tests/dropin/parity/peer.py JOBS ANSWERS
 
 JOBS and ANSWERS are JSON Lines. A job is a call, {"model", "question", "context", "args"}, or the
 name of one of the call forms, {"model", "form"}; "mend" names a class without known faults (below). This
