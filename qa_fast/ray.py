@@ -110,7 +110,7 @@ def predict(
     # with an actor is done again by the block.
     blocks = dataset.select_columns(used).repartition(target_num_rows_per_block=batch_rows)
     return blocks.map_batches(
-        Answerer,
+        RowActor,
         fn_constructor_kwargs={
             "spec": ModelSpec(
                 model=model,
@@ -131,7 +131,7 @@ def predict(
     )
 
 
-class Answerer:
+class RowActor:
     """The actor: a loaded model that answers batches of rows."""
 
     def __init__(
