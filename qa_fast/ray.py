@@ -22,7 +22,8 @@ from .data.predictions import to_table
 from .engine.loading import ModelSpec
 from .engine.options import Options
 from .runs.answering import DEFAULTS, Answering, OnError, Reject
-from .runs.provenance import versions
+from .runs.manifest import Manifest
+from .runs.provenance import prediction_versions
 
 if TYPE_CHECKING:
     import pyarrow
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1024
 _HASH_BITS = 64
+# Of the manifest's keys; "seed" and what is left come after them.
+_ORDER = ("status", "rows", "written", "rejected", "source", "settings")
 
 
 def predict(
@@ -107,7 +110,7 @@ def predict(
     # with an actor is done again by the block.
     blocks = dataset.select_columns(used).repartition(target_num_rows_per_block=batch_rows)
     return blocks.map_batches(
-        Answerer,
+        RowActor,
         fn_constructor_kwargs={
             "spec": ModelSpec(
                 model=model,
@@ -128,7 +131,7 @@ def predict(
     )
 
 
-class Answerer:
+class RowActor:
     """The actor: a loaded model that answers batches of rows."""
 
     def __init__(
@@ -269,30 +272,31 @@ def predict_files(
     finally:
         if started:
             ray.shutdown()
-    manifest = {
-        "status": "complete",
-        "rows": rows,
-        "written": rows - len(rejects),
-        "rejected": len(rejects),
-        "source": source,
-        "settings": {
+    record = Manifest(
+        status="complete",
+        rows=rows,
+        written=rows - len(rejects),
+        rejected=len(rejects),
+        source=source,
+        settings={
             "columns": asdict(columns),
             **{name: value for name, value in arguments.items() if value is not None},
-            "versions": {**versions(), "ray": ray.__version__},
+            "versions": {**prediction_versions(), "ray": ray.__version__},
         },
-        "seed": None,  # nothing is random
-        "command": sys.argv,
-        "began": began.isoformat(timespec="seconds"),
-        "seconds": perf_counter() - clock,
-    }
-    contents = {"manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False, default=str)}
+        seed=None,  # nothing is random
+        command=sys.argv,
+        began=began.isoformat(timespec="seconds"),
+        seconds=perf_counter() - clock,
+        order=_ORDER,
+    ).to_dict()
+    contents = {"manifest.json": json.dumps(record, indent=2, ensure_ascii=False, default=str)}
     if rejects:
         lines = (json.dumps(reject, ensure_ascii=False) for reject in rejects)
         contents["rejects.jsonl"] = "\n".join(lines)
     for name, text in contents.items():
         with filesystem.open_output_stream(f"{folder}/{name}") as stream:
             stream.write((text + "\n").encode())
-    return manifest
+    return record
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:

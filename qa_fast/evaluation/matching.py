@@ -63,7 +63,7 @@ def record_of(predictions: Any, notes: list[str]) -> dict[str, Any]:
     except ValueError:  # no name that a run writes to
         return {}
     try:
-        return next(iter(find_manifests(output)), {})
+        return next((manifest.to_dict() for manifest in find_manifests(output)), {})
     except ValueError as error:
         # Of another program, or damaged: the predictions are there all the same.
         notes.append(f"how the predictions were made is not known: {error}")

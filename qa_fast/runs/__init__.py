@@ -9,5 +9,7 @@
 - `merging`: parts put together at the end
 - `provenance`: the model's hash, the engine's settings, versions
 - `processes`: one process per device
+- `child`: the program of such a process
+- `progress`: how far a run is
 - `stopping`: Ctrl-C and SIGTERM
 """

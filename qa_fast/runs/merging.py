@@ -5,16 +5,24 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from qa_fast.data.answers import Prediction
 from qa_fast.data.predictions import read_predictions, write_jsonl, write_parquet, write_run_qa
-from qa_fast.files.writing import TEMPORARY, atomic, is_own_file, locked, naming, write_json
+from qa_fast.files.writing import TEMPORARY, atomic, is_own_file, locked, naming
 
-from .manifest import _SHARD_MANIFEST, find_manifests, is_complete, read_manifest, shard_manifest
+from .manifest import (
+    SHARD_MANIFEST,
+    Manifest,
+    find_manifests,
+    is_complete,
+    read_manifest,
+    shard_manifest,
+)
 from .output import Kind, Output
-from .parts import Part, finished_part, plan_parts
+from .parts import FinishedPart, Part, finished_part, plan_parts
 
 _STAGED = "run_qa"
 
@@ -32,78 +40,81 @@ def merge(name: str | Path) -> dict[str, Any]:
         ValueError: no such run, or one of which rows are missing; the message says which processes
             have to run again.
     """
-    output = Output.of(name)
+    return merge_shares(Output.of(name)).to_dict()
+
+
+def merge_shares(output: Output) -> Manifest:
+    """`merge`, for an output that is known."""
     found = find_manifests(output)
     if not found:
         raise ValueError(f"{output.path}: no run of qa-fast predict wrote here")
     if is_complete(output):
         _remove_work(output)
         return found[0]
-    num_shards = found[0]["settings"]["num_shards"]
+    num_shards = found[0].num_shards
     with locked(output.folder, "merge"):
-        manifests, missing = [], []
+        shares, missing = [], []
         for index in range(num_shards):
             path = shard_manifest(output, num_shards, index)
-            shard = read_manifest(path) if path.exists() else None
-            if shard is None or shard["status"] != "complete":
+            share = read_manifest(path) if path.exists() else None
+            if share is None or share.status != "complete":
                 missing.append(str(index))
             else:
-                manifests.append(shard)
+                shares.append(share)
         if missing:
             raise ValueError(
                 f"{output.path}: of {num_shards} processes, those with --shard-index "
                 f"{', '.join(missing[:20])}{' ...' if missing[20:] else ''} have not finished; run them "
                 "again, then merge"
             )
-        for shard in manifests[1:]:
-            if shard["settings"] != manifests[0]["settings"]:
+        for share in shares[1:]:
+            if share.settings != shares[0].settings:
                 raise ValueError(f"{output.path}: its processes had different settings")
-        sessions = [session for shard in manifests for session in shard["sessions"]]
-        return finish(output, {**manifests[0], "sessions": sessions})
+        sessions = [session for share in shares for session in share.sessions]
+        return finish(output, replace(shares[0], sessions=sessions))
 
 
-def finish(output: Output, manifest: dict[str, Any]) -> dict[str, Any]:
+def finish(output: Output, manifest: Manifest) -> Manifest:
     """Check that every row is there once, write what ``output`` asks for and the manifest.
 
     May be called again after a crash at any point of it.
     """
     parts: list[Part] = []
-    records: list[dict[str, Any]] = []
-    for part in plan_parts(manifest["rows"], manifest["settings"]["part_rows"]):
-        record = finished_part(output.folder, part)
-        if record is None or record["rows"][1] != part.stop:
+    finished: list[FinishedPart] = []
+    for part in plan_parts(manifest.rows, manifest.part_rows):
+        found = finished_part(output.folder, part)
+        if found is None or found.rows[1] != part.stop:
             raise ValueError(
                 f"{output.folder / part.file}: rows {part.start} to {part.stop - 1} are missing; run "
                 "the command that makes them again"
             )
         parts.append(part)
-        records.append(record)
-    scoring = manifest["settings"]["options"]["scoring"]
+        finished.append(found)
     writers: dict[Kind, Callable[[Iterator[Prediction], Path], object]] = {
         "parquet": write_parquet,
         "jsonl": write_jsonl,
     }
     if output.kind == "run_qa":
-        _write_run_qa(output, parts, scoring)
+        _write_run_qa(output, parts, manifest.scoring)
     elif output.kind != "folder":
         with atomic(output.path) as temporary:
-            writers[output.kind](_predictions(output, parts), temporary)
+            writers[output.kind](_read_parts(output, parts), temporary)
     if rejected := [part for part in parts if is_own_file(output.folder / part.rejects)]:
         with atomic(output.rejects) as temporary, temporary.open("wb") as file:
             for part in rejected:
                 with (output.folder / part.rejects).open("rb") as more:
                     shutil.copyfileobj(more, file)
-    for size in ("written", "rejected"):
-        manifest[size] = sum(record[size] for record in records)
+    manifest.written = sum(part.written for part in finished)
+    manifest.rejected = sum(part.rejected for part in finished)
     # Of a single file the parts are gone.
-    manifest["parts"] = records if output.kind == "folder" else []
-    manifest["status"] = "complete"
-    write_json(output.manifest, manifest)
+    manifest.parts = [asdict(part) for part in finished] if output.kind == "folder" else []
+    manifest.status = "complete"
+    manifest.write(output.manifest)
     _remove_work(output)
     return manifest
 
 
-def _predictions(output: Output, parts: Iterable[Part]) -> Iterator[Prediction]:
+def _read_parts(output: Output, parts: Iterable[Part]) -> Iterator[Prediction]:
     for part in parts:
         yield from read_predictions(output.folder / part.file)
 
@@ -114,7 +125,7 @@ def _write_run_qa(output: Output, parts: Iterable[Part], scoring: Any) -> None:
         staged.unlink()
     staged.mkdir(exist_ok=True)
     with naming(output.path):
-        predictions = _predictions(output, parts)
+        predictions = _read_parts(output, parts)
         written = write_run_qa(predictions, staged / output.path.name, scoring=scoring)
     for file in written:
         with atomic(output.path.with_name(file.name)) as temporary:
@@ -124,7 +135,7 @@ def _write_run_qa(output: Output, parts: Iterable[Part], scoring: Any) -> None:
 def _remove_work(output: Output) -> None:
     """Remove what is of no use after the end: only names that a run gives."""
     folder = output.folder
-    names = [_SHARD_MANIFEST.pattern, r"rejects-\d{6,}\.jsonl", rf"\..*{TEMPORARY}"]
+    names = [SHARD_MANIFEST.pattern, r"rejects-\d{6,}\.jsonl", rf"\..*{TEMPORARY}"]
     if output.kind != "folder":
         names += [r"manifest\.json", r"part-\d{6,}\.parquet", r"\.lock-.*"]
         shutil.rmtree(folder / _STAGED, ignore_errors=True)  # not through a link

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from qa_fast.data.predictions import run_qa_files
-
-if TYPE_CHECKING:
-    pass
 
 Kind = Literal["folder", "parquet", "jsonl", "run_qa"]
 _SUFFIXES: dict[str, Kind] = {

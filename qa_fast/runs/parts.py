@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qa_fast.data.answers import Prediction
 from qa_fast.data.predictions import to_table
@@ -104,9 +104,6 @@ def shards_from_environment(environ: Mapping[str, str]) -> tuple[int, int]:
     return 1, 0
 
 
-# --- files --------------------------------------------------------------------------------------
-
-
 # --- parts --------------------------------------------------------------------------------------
 
 
@@ -125,8 +122,27 @@ def write_part(
         parquet.write_table(table, temporary, compression="zstd")
 
 
-def finished_part(folder: Path, part: Part) -> dict[str, Any] | None:
-    """What the file of ``part`` holds: file, rows, written, rejected, bytes; None if it is not there."""
+@dataclass(frozen=True, slots=True)
+class FinishedPart:
+    """What the file of a part holds, as the manifest of a folder records it.
+
+    Attributes:
+        file: its name.
+        rows: [2] the first of its rows and the one after the last.
+        written: predictions in it.
+        rejected: the other rows, which could not be answered.
+        bytes: its size.
+    """
+
+    file: str
+    rows: list[int]
+    written: int
+    rejected: int
+    bytes: int
+
+
+def finished_part(folder: Path, part: Part) -> FinishedPart | None:
+    """What the file of ``part`` holds; None if it is not there."""
     path = folder / part.file
     if not is_own_file(path):
         return None
@@ -145,13 +161,13 @@ def finished_part(folder: Path, part: Part) -> dict[str, Any] | None:
             f"{path} does not hold rows {part.start} to {part.stop} of this run; remove it, and the "
             "same command makes it again"
         )
-    return {
-        "file": part.file,
-        "rows": [start, stop],
-        "written": metadata.num_rows,
-        "rejected": rejected,
-        "bytes": path.stat().st_size,
-    }
+    return FinishedPart(
+        file=part.file,
+        rows=[start, stop],
+        written=metadata.num_rows,
+        rejected=rejected,
+        bytes=path.stat().st_size,
+    )
 
 
 def remove_unfinished(folder: Path, parts: Iterable[Part]) -> None:
@@ -165,10 +181,4 @@ def remove_unfinished(folder: Path, parts: Iterable[Part]) -> None:
 def _write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for reject in rejects:
-            record = {
-                "row": reject.row,
-                "place": reject.place,
-                "id": reject.id,
-                "reason": reject.reason,
-            }
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")

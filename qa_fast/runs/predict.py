@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
-
-from tqdm import tqdm
 
 from qa_fast.data.examples import Columns
 from qa_fast.data.opening import open_source
 from qa_fast.data.sources import Source
-from qa_fast.engine.loading import ModelSpec, load_engine
+from qa_fast.engine.loading import ModelSpec
 from qa_fast.engine.options import Options, check_count
 from qa_fast.files.reading import Watch
-from qa_fast.files.writing import locked, write_json
 
 from .answering import DEFAULTS, Answering, OnError
-from .manifest import check_settings, is_complete, is_unbegun, read_manifest, shard_manifest
-from .merging import finish, merge
+from .manifest import Manifest, is_complete, read_manifest, shard_manifest
+from .merging import merge_shares
 from .output import Output
-from .parts import MOST_SHARDS, Part, finished_part, plan_parts, remove_unfinished, write_part
-from .processes import run_processes
-from .provenance import engine_settings, model_name, versions
-from .share import answer_parts, default_part_rows, resolved, session, size_of, until_stopped
-from .stopping import Interrupted, OnInterrupt, Stopping
+from .parts import MOST_SHARDS
+from .processes import Job, run_processes
+from .progress import reporting
+from .share import Share, default_part_rows
+from .stopping import OnInterrupt, telling_how_to_go_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +146,7 @@ def predict(
     spec = ModelSpec(
         model=model,
         tokenizer=tokenizer,
+        device=devices[0] if devices else device,
         dtype=dtype,
         batch_size=batch_size,
         max_batch_tokens=max_batch_tokens,
@@ -159,104 +154,30 @@ def predict(
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )
-    if devices is not None and len(devices) > 1:
-        arguments = {
-            "source": source,
-            "output": str(output),
-            **{field.name: getattr(spec, field.name) for field in fields(spec)},
-            "columns": columns,
-            "split": split,
-            "subset": subset,
-            "limit": limit,
-            "on_error": on_error,
-            "on_interrupt": on_interrupt,
-            "null_threshold": null_threshold,
-            "part_rows": part_rows,
-            **options,
-        }
-        jobs = _jobs(arguments, data, devices, num_shards, shard_index)
-        with _told(target, data), _reporter(progress, rows, 0) as report:
-            run_processes(jobs, report, on_interrupt)
-        if num_shards == 1:
-            return _outcome(target, merge(output))
-        mine = [shard_manifest(target, job["num_shards"], job["shard_index"]) for job in jobs]
-        return _outcome(target, *map(read_manifest, mine))
-    with locked(target.folder, f"{shard_index}-of-{num_shards}"):
-        engine = load_engine(replace(spec, device=devices[0] if devices else device))
-        answering = replace(answering, options=resolved(engine, answering.options))
-        part_rows = part_rows or default_part_rows(rows)
-        settings = {
-            "input": data.fingerprint(),
-            "columns": asdict(columns or Columns()),
-            "limit": limit,
-            "output": target.kind,
-            **engine_settings(engine),
-            "compile": compile,
-            "options": asdict(answering.options),
-            "null_threshold": null_threshold,
-            "part_rows": part_rows,
-            "num_shards": num_shards,
-            "versions": versions(),
-        }
-        check_settings(target, settings)
-        if settings["input"] is None and not is_unbegun(target):
-            raise ValueError(
-                f"{target.path} holds a run, and whether that was on the same data cannot be told, as "
-                f"{data.name} is no file; name another output, or remove it"
-            )
-        if is_complete(target):
-            return _outcome(target, merge(output))
-        path = shard_manifest(target, num_shards, shard_index)
-        manifest = {
-            "status": "running",
-            "rows": rows,
-            "settings": settings,
-            "source": data.name,
-            "model": model_name(model, engine),
-            "seed": None,  # nothing is random
-            "on_error": on_error,
-            "sessions": read_manifest(path)["sessions"] if path.exists() else [],
-        }
-        write_json(path, manifest)
-        # Processes that began at the same time see each other here at the latest.
-        check_settings(target, settings)
-        parts: Iterable[Part] = plan_parts(rows, part_rows, num_shards, shard_index)
-        missing, total = parts, None
-        if rows is not None:
-            parts = list(parts)
-            remove_unfinished(target.folder, parts)
-            missing = [part for part in parts if finished_part(target.folder, part) is None]
-            total = size_of(parts)
-        stopping = Stopping() if on_interrupt == "finish" else nullcontext(Stopping())
-        with (
-            _told(target, data),
-            session(manifest, path, engine),
-            _reporter(progress, total, 0 if total is None else total - size_of(missing)) as report,
-            stopping as stop,
-        ):
-            end = 0
-            todo = until_stopped(missing, stop)
-            answers = answer_parts(data, todo, rows or limit, answering, engine, report)
-            try:
-                for part, predictions, rejects in answers:
-                    watch.check()
-                    write_part(target.folder, part, predictions, rejects)
-                    end = part.start + len(predictions) + len(rejects)
-            except (ValueError, OSError):
-                watch.check()  # where the data changed, that is what to tell
-                raise
-        if rows is None:
-            if not end:
-                raise ValueError(f"{data.name} holds no questions")
-            manifest["rows"] = end
-        if num_shards == 1:
-            return _outcome(target, finish(target, manifest))
-        written = [finished_part(target.folder, part) for part in parts]
-        for count in ("written", "rejected"):
-            manifest[count] = sum(record[count] for record in written if record is not None)
-        manifest["status"] = "complete"
-        write_json(path, manifest)
-        return _outcome(target, manifest)
+    share = Share(
+        data=data,
+        watch=watch,
+        rows=rows,
+        target=target,
+        spec=spec,
+        answering=answering,
+        columns=columns or Columns(),
+        limit=limit,
+        part_rows=part_rows or default_part_rows(rows),
+        num_shards=num_shards,
+        index=shard_index,
+        on_interrupt=on_interrupt,
+    )
+    if devices is None or len(devices) < 2:
+        return _outcome(target, share.answer(progress))
+    asked = {
+        "source": source,
+        "output": str(output),
+        "split": split,
+        "subset": subset,
+        "part_rows": part_rows,
+    }
+    return _outcome(target, *_answer_on(devices, share, asked, progress))
 
 
 def _check_counts(
@@ -304,72 +225,68 @@ def _check_ids(data: Source, rows: int | None) -> None:
                 )
 
 
-def _jobs(
-    arguments: dict[str, Any],
-    data: Source,
+def _answer_on(
     devices: Sequence[str],
-    num_shards: int,
-    shard_index: int,
-) -> list[dict[str, Any]]:
-    """The arguments of each device's process: a part of this one's share of the rows."""
+    share: Share,
+    asked: Mapping[str, Any],
+    progress: bool | Callable[[int], object],
+) -> list[Manifest]:
+    """Answer the rows of ``share`` in a process on each device.
+
+    Args:
+        devices: two or more.
+        share: of this process, which waits for the others.
+        asked: the arguments of `predict` that the share does not tell.
+        progress: as in `predict`.
+
+    Returns:
+        The manifest of the finished run; where it has other shares too, those of the processes.
+    """
+    jobs = _jobs(devices, share, asked)
+    with (
+        telling_how_to_go_on(share.target, share.data),
+        reporting(progress, share.rows) as report,
+    ):
+        run_processes(jobs, report, share.on_interrupt)
+    if share.num_shards == 1:
+        return [merge_shares(share.target)]
+    paths = [shard_manifest(share.target, job.num_shards, job.shard_index) for job in jobs]
+    return [read_manifest(path) for path in paths]
+
+
+def _jobs(devices: Sequence[str], share: Share, asked: Mapping[str, Any]) -> list[Job]:
+    """The job of each device's process: a part of this one's share of the rows."""
+    spec = {field.name: getattr(share.spec, field.name) for field in fields(share.spec)}
+    del spec["device"]
+    arguments = {
+        **asked,
+        **spec,
+        "columns": share.columns,
+        "limit": share.limit,
+        "on_error": share.answering.on_error,
+        "on_interrupt": share.on_interrupt,
+        "null_threshold": share.answering.null_threshold,
+        **asdict(share.answering.options),
+    }
     for name, kinds in (("source", (str, Path)), ("model", (str, Path, type(None)))):
         if not isinstance(arguments[name], kinds):
             raise ValueError(
                 f"with several devices the {name} must be given by its name or path, for other "
                 f"processes to load it; got a {type(arguments[name]).__name__}"
             )
-    if not data.rereadable:
-        raise ValueError(f"several processes cannot share {data.name}; give a file")
-    columns = arguments["columns"]
-    common = {
-        **{name: str(x) if isinstance(x, Path) else x for name, x in arguments.items()},
-        "columns": None if columns is None else asdict(columns),
-        "num_shards": num_shards * len(devices),
-    }
-    first = shard_index * len(devices)
-    return [
-        {**common, "device": device, "shard_index": first + i} for i, device in enumerate(devices)
-    ]
+    if not share.data.rereadable:
+        raise ValueError(f"several processes cannot share {share.data.name}; give a file")
+    count, first = share.num_shards * len(devices), share.index * len(devices)
+    return [Job(device, count, first + i, arguments) for i, device in enumerate(devices)]
 
 
-# --- what is told while it runs and after -------------------------------------------------------
-
-
-@contextmanager
-def _told(target: Output, data: Source) -> Iterator[None]:
-    """Says of an interrupt how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as stopped:
-        then = "and the same command goes on with the others"
-        if not data.files and data.fingerprint() is None:
-            then = f"but {data.name} cannot be read again: remove them to begin anew"
-        raise Interrupted(
-            f"stopped; the parts that are finished are in {target.folder}, {then}",
-            getattr(stopped, "signal", signal.SIGINT),
-        ) from None
-
-
-@contextmanager
-def _reporter(
-    progress: bool | Callable[[int], object], total: int | None, done: int
-) -> Iterator[Callable[[int], object]]:
-    """A function to call with every number of rows that were done."""
-    if callable(progress):
-        yield progress
-        return
-    # In a log, where lines cannot be drawn over, there is one a minute.
-    slow = {} if sys.stderr.isatty() else {"mininterval": 60, "maxinterval": 60, "delay": 60}
-    with tqdm(total=total, initial=done, unit=" questions", disable=not progress, **slow) as bar:
-        yield bar.update
-
-
-def _outcome(target: Output, *manifests: dict[str, Any]) -> Run:
+def _outcome(target: Output, *manifests: Manifest) -> Run:
+    """What the run has come to, by its manifest, or by those of the processes that had a share."""
     return Run(
         output=target.path,
         complete=is_complete(target),
-        written=sum(manifest["written"] for manifest in manifests),
-        rejected=sum(manifest["rejected"] for manifest in manifests),
+        written=sum(manifest.written for manifest in manifests),
+        rejected=sum(manifest.rejected for manifest in manifests),
         rejects=target.rejects if target.rejects.exists() else None,
-        manifest=manifests[0],
+        manifest=manifests[0].to_dict(),
     )

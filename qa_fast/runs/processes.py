@@ -13,32 +13,146 @@ import signal
 import subprocess
 import sys
 import threading
-from _thread import interrupt_main
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from qa_fast.data.examples import Columns
-from qa_fast.files.wording import explain
 
 from .stopping import Interrupted, OnInterrupt, Stopping
 
-_CHILD = "from qa_fast.runs import predict, processes; processes.child(predict.predict)"
-_STOP = -1  # in place of a child's number
+_PROGRAM = "qa_fast.runs.child"
 _STOPPED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes
 
 
+# --- what parent and child tell each other, a line of JSON each ---------------------------------
+
+
+class Job(NamedTuple):
+    """What a child has to do: a call of `predict`.
+
+    Attributes:
+        device: on which the model runs.
+        num_shards: how many processes share the rows.
+        shard_index: which of them the child is, from 0.
+        arguments: the others of `predict`, by name.
+    """
+
+    device: str
+    num_shards: int
+    shard_index: int
+    arguments: Mapping[str, Any]
+
+    def to_line(self) -> str:
+        """Its line, without the end."""
+        arguments = {name: _as_json(value) for name, value in self.arguments.items()}
+        return json.dumps(self._replace(arguments=arguments)._asdict())
+
+    @classmethod
+    def of(cls, line: str) -> Job:
+        """The job in a line."""
+        job = cls(**json.loads(line))
+        columns = job.arguments.get("columns")
+        if columns is None:
+            return job
+        return job._replace(arguments={**job.arguments, "columns": Columns(**columns)})
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return asdict(value) if isinstance(value, Columns) else value
+
+
+class Progress(NamedTuple):
+    """A child says that so many more rows are done."""
+
+    rows: int
+
+
+class Failure(NamedTuple):
+    """A child says why it cannot go on."""
+
+    reason: str
+
+
+def to_line(message: Progress | Failure) -> str:
+    """The line in which a child says it, without the end."""
+    return json.dumps(message._asdict())
+
+
+def message_of(line: str) -> Progress | Failure:
+    """What a child says in a line."""
+    found = json.loads(line)
+    return Failure(**found) if "reason" in found else Progress(**found)
+
+
+# --- the parent ---------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, slots=True)
+class _Child:
+    """A process, its job, and the thread that listens to it once it has been told the job."""
+
+    job: Job
+    process: subprocess.Popen[str]
+    listener: threading.Thread | None = None
+
+    @classmethod
+    def start(cls, job: Job, environment: Mapping[str, str]) -> _Child:
+        process = subprocess.Popen(
+            [sys.executable, "-m", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+            start_new_session=True,
+        )
+        return cls(job, process)
+
+    def begin(self, events: SimpleQueue[_Event]) -> None:
+        """Tell it its job; from then on what it says and its end are put among ``events``."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(self.job.to_line() + "\n")
+        self.process.stdin.flush()
+        self.listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
+        self.listener.start()
+
+    def _listen(self, events: SimpleQueue[_Event]) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            events.put(_Said(self, message_of(line)))
+        events.put(_Ended(self))
+
+
+class _Said(NamedTuple):
+    child: _Child
+    message: Progress | Failure
+
+
+class _Ended(NamedTuple):
+    child: _Child
+
+
+class _StopAsked(NamedTuple):
+    """By a signal to the parent."""
+
+
+_Event = _Said | _Ended | _StopAsked
+
+
 def run_processes(
-    jobs: Sequence[Mapping[str, Any]],
-    report: Callable[[int], object],
-    on_interrupt: OnInterrupt = "drop",
+    jobs: Sequence[Job], report: Callable[[int], object], on_interrupt: OnInterrupt = "drop"
 ) -> None:
     """Run `predict` once per job, each in a process, and wait for all.
 
     Args:
-        jobs: arguments of `predict` that are JSON, by name.
+        jobs: whose arguments are JSON, but for paths and `Columns`.
         report: called with the number of rows done since its last call.
         on_interrupt: as in `predict`.
 
@@ -46,111 +160,64 @@ def run_processes(
         ValueError: a process failed; the others are stopped. The message has the job's device.
         KeyboardInterrupt: they were stopped by a signal.
     """
-    cpus = sum(str(job["device"]).startswith("cpu") for job in jobs)
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    if cpus > 1:  # they share the cores
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // cpus)))
-    children: list[subprocess.Popen[str]] = []
-    listeners: list[threading.Thread] = []
-    # What the children say: (child, message), and (child, None) at its end.
-    said: SimpleQueue[tuple[int, Any]] = SimpleQueue()
-
-    def listen(number: int) -> None:
-        stream = children[number].stdout
-        assert stream is not None
-        for line in stream:
-            said.put((number, json.loads(line)))
-        said.put((number, None))
-
-    failures: dict[int, str] = {}
+    environment = _environment(jobs)
+    children: list[_Child] = []
+    events: SimpleQueue[_Event] = SimpleQueue()
+    failures: dict[_Child, str] = {}
     stopped = False
-    noting = Stopping(then=partial(said.put, (_STOP, None)))
+    noting = Stopping(then=partial(events.put, _StopAsked()))
     try:
         with noting if on_interrupt == "finish" else nullcontext(noting) as stop:
-            for number, job in enumerate(jobs):
-                child = subprocess.Popen(
-                    [sys.executable, "-c", _CHILD],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    encoding="utf-8",
-                    env=environment,
-                    start_new_session=True,
-                )
-                children.append(child)
-                _tell(child, json.dumps(dict(job)))
-                listeners.append(threading.Thread(target=listen, args=(number,), daemon=True))
-                listeners[-1].start()
-            running = set(range(len(jobs)))
+            for job in jobs:
+                children.append(_Child.start(job, environment))
+                children[-1].begin(events)
+            running = set(children)
             while running:
-                number, message = said.get()
-                if number == _STOP:
-                    for child in children:
-                        child.terminate()
-                elif isinstance(message, int):
-                    report(message)
-                elif message is not None:
-                    failures[number] = message["error"]
-                else:
-                    running.discard(number)
-                    code = children[number].wait()
-                    if stop.signal is not None and code in _STOPPED:
-                        stopped = True
-                    elif code and number not in failures:
-                        failures[number] = f"its process ended with exit code {code}"
-                    if failures:
-                        break
+                match events.get():
+                    case _StopAsked():
+                        for child in children:
+                            child.process.terminate()
+                    case _Said(_, Progress(rows)):
+                        report(rows)
+                    case _Said(child, Failure(reason)):
+                        failures[child] = reason
+                    case _Ended(child):
+                        running.discard(child)
+                        code = child.process.wait()
+                        if stop.signal is not None and code in _STOPPED:
+                            stopped = True
+                        elif code and child not in failures:
+                            failures[child] = f"its process ended with exit code {code}"
+                        if failures:
+                            break
     finally:
-        _stop(children, listeners)
+        _stop(children)
     if failures:
-        number, reason = next(iter(failures.items()))
-        raise ValueError(f"device {jobs[number]['device']}: {reason}")
+        child, reason = next(iter(failures.items()))
+        raise ValueError(f"device {child.job.device}: {reason}")
     if stopped:
         raise Interrupted("", stop.signal or signal.SIGINT)
 
 
-def _tell(child: subprocess.Popen[str], line: str) -> None:
-    assert child.stdin is not None
-    child.stdin.write(line + "\n")
-    child.stdin.flush()
+def _environment(jobs: Sequence[Job]) -> dict[str, str]:
+    """The children's: the current folder is no place to import from, and CPUs are shared."""
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    cpus = sum(str(job.device).startswith("cpu") for job in jobs)
+    if cpus > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // cpus)))
+    return environment
 
 
-def _stop(children: Sequence[subprocess.Popen[str]], listeners: Sequence[threading.Thread]) -> None:
+def _stop(children: Sequence[_Child]) -> None:
     """End at once what is still running, and wait for it."""
     for child in children:
-        if child.stdin is not None:
-            child.stdin.close()
-    for listener in listeners:  # each ends with what its child has to say
-        listener.join()
+        if child.process.stdin is not None:
+            child.process.stdin.close()
     for child in children:
-        child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
-
-
-def child(predict: Callable[..., object]) -> None:
-    """What each process runs: the job is the first line of its standard input."""
-    # What is printed by others must not be taken for a message.
-    channel, sys.stdout = sys.stdout, sys.stderr
-
-    def tell(message: object) -> None:
-        print(json.dumps(message), file=channel, flush=True)
-
-    def watch() -> None:
-        sys.stdin.read()
-        interrupt_main(signal.SIGHUP)
-
-    signal.signal(signal.SIGHUP, signal.default_int_handler)
-    job = json.loads(sys.stdin.readline())
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        if job["columns"] is not None:
-            job["columns"] = Columns(**job["columns"])
-        predict(**job, progress=tell)
-    except (ValueError, OSError, ImportError) as error:
-        tell({"error": explain(error)})
-        os._exit(1)
-    except KeyboardInterrupt as stopped:
-        os._exit(128 + getattr(stopped, "signal", signal.SIGINT))
-    sys.stdout.flush()
-    os._exit(0)  # not interrupted any more by the end of standard input
+        if child.listener is not None:
+            # It ends with what its child has to say.
+            child.listener.join()
+    for child in children:
+        child.process.wait()
+        if child.process.stdout is not None:
+            child.process.stdout.close()

@@ -52,7 +52,7 @@ def model_name(model: Any, engine: Engine) -> str:
     return str(getattr(getattr(engine.model, "config", None), "_name_or_path", ""))
 
 
-def versions() -> dict[str, str]:
+def prediction_versions() -> dict[str, str]:
     """Of what can change the answers or the bytes that hold them."""
     libraries = ("torch", "transformers", "tokenizers", "pyarrow")
     return {"qa_fast": __version__, **{name: version(name) for name in libraries}}

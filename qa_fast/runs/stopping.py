@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from qa_fast.data.sources import Source
+
+    from .output import Output
 
 OnInterrupt = Literal["drop", "finish"]
 
@@ -22,6 +27,12 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, signal: signal.Signals = signal.SIGINT) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+def signal_of(stopped: KeyboardInterrupt) -> signal.Signals:
+    """The signal that stopped a run: SIGINT where the interrupt says no other."""
+    found: signal.Signals = getattr(stopped, "signal", signal.SIGINT)
+    return found
 
 
 class Stopping:
@@ -63,3 +74,18 @@ class Stopping:
                 )
         if self._then is not None:
             self._then()
+
+
+@contextmanager
+def telling_how_to_go_on(target: Output, data: Source) -> Iterator[None]:
+    """Gives an interrupt a message that says so."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        then = "and the same command goes on with the others"
+        if not data.files and data.fingerprint() is None:
+            then = f"but {data.name} cannot be read again: remove them to begin anew"
+        raise Interrupted(
+            f"stopped; the parts that are finished are in {target.folder}, {then}",
+            signal_of(stopped),
+        ) from None

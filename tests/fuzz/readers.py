@@ -38,6 +38,7 @@ with instrumented:
     from qa_fast.data.predictions import read_predictions
     from qa_fast.evaluation.compare import read_scored_answers
     from qa_fast.evaluation.matching import _read_na_prob
+    from qa_fast.files.json_text import read_json
     from qa_fast.files.wording import explain
     from qa_fast.runs.manifest import check_settings, is_complete, read_manifest
     from qa_fast.runs.output import Output
@@ -133,10 +134,10 @@ def _predictions(path: Path) -> None:
 
 def _manifest(path: Path) -> None:
     manifest = read_manifest(path)
-    json.dumps(manifest, indent=2)  # as it is written back
+    assert json.dumps(manifest.to_dict()) == json.dumps(read_json(path))  # as it is written back
     output = Output(path.parent, "folder")
     is_complete(output)
-    check_settings(output, manifest["settings"])
+    check_settings(output, manifest.settings)
 
 
 # By name: the file, what reads it, a sound record, and what makes a file of it.

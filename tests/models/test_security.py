@@ -28,7 +28,7 @@ from qa_fast.cli import app
 from qa_fast.data.examples import Columns
 from qa_fast.engine import Options
 from qa_fast.engine.loading import ModelSpec
-from qa_fast.ray import Answerer
+from qa_fast.ray import RowActor
 from qa_fast.runs.answering import Answering
 
 from ..helpers.tiny import BUNDLED, save_tiny_model, tiny_model, tokenizer_of
@@ -203,7 +203,7 @@ def test_pickled_weights_are_read_where_that_is_allowed(
             (tmp_path / "b.json").unlink(missing_ok=True)
     threads = torch.get_num_threads()
     try:
-        Answerer(
+        RowActor(
             ModelSpec(str(pickled), allow_pickle=True), Answering(Options()), Columns(), threads
         )
     finally:

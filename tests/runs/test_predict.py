@@ -27,9 +27,8 @@ from qa_fast.engine import Engine
 from qa_fast.files.writing import locked
 from qa_fast.runs.parts import plan_parts, shards_from_environment
 
+from ..helpers.sound_files import OUTPUTS, contents
 from ..helpers.tiny import save_tiny_model, tiny_model, tokenizer_of, xquad
-
-OUTPUTS = ["answers", "a.parquet", "a.jsonl", "predictions.json"]
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +71,6 @@ OPTIONS: dict[str, Any] = {
 }
 FLAGS = ["--top-k=3", "--no-answer", "--null-threshold=-7", "--max-seq-len=200", "--doc-stride=50"]
 FLAGS += ["--part-rows=10"]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """The data files below ``folder``: manifests have times in them."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith("manifest.json")
-    }
 
 
 def qa_fast_predict(*arguments: object) -> Result:

@@ -161,6 +161,10 @@ def test_from_files_to_files(model: Path, questions: Path, tmp_path: Path) -> No
     assert json.loads(reject)["id"] == "3-7"
     manifest = json.loads((tmp_path / "answers" / "manifest.json").read_text())
     assert (manifest["rows"], manifest["written"], manifest["rejected"]) == (100, 99, 1)
+    assert list(manifest) == [
+        *("status", "rows", "written", "rejected", "source", "settings", "seed"),
+        *("command", "began", "seconds"),
+    ]
     result = CliRunner().invoke(app, [*arguments, "--id-column", "key"])
     assert "is there already; name another output" in result.stderr
 

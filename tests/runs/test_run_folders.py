@@ -92,6 +92,7 @@ for _ in range(900):
         pytest.param({"rows": -1}, id="negative"),
         pytest.param({"status": "done"}, id="status"),
         pytest.param({"sessions": None}, id="sessions"),
+        pytest.param({"sessions": {}}, id="sessions-object"),
         pytest.param({"sessions": [{"seconds": "1"}]}, id="session"),
         pytest.param({"sessions": [{"seconds": 1, "questions": 1, "stages": 2.0}]}, id="stages"),
         pytest.param({"written": None, "status": "complete"}, id="written"),
