@@ -17,7 +17,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .data.answers import Prediction
-from .data.examples import Columns, check_columns, row_of
+from .data.errors import ArgumentError
+from .data.examples import Columns, check_columns, column_argument, row_of
 from .data.predictions import to_table
 from .engine.loading import ModelSpec
 from .engine.options import Options
@@ -99,10 +100,10 @@ def predict(
     present = dataset.schema().names
     check_columns(present, columns)
     if columns.id not in present:
-        raise ValueError(
+        raise ArgumentError(
             f"there is no column {columns.id!r} among {present}; rows need ids here, because Ray does "
-            "not keep their order: say which column holds them with Columns(id=...), on the command "
-            "line with --id-column"
+            "not keep their order: say which column holds them with ",
+            column_argument("id"),
         )
     used = [columns.id, columns.question, columns.context]
     resources = plan_actors(ray.cluster_resources(), concurrency, num_cpus, num_gpus)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .messages import input_error, say
+from .predict import predict
 
 
 def merge(
@@ -20,5 +21,6 @@ def merge(
     try:
         manifest = run_merge(output)
     except (ValueError, OSError, ImportError) as error:
-        raise input_error(error, merge) from error
+        # What is missing is made by `predict`, with options of its own.
+        raise input_error(error, predict) from error
     say(f"{output}: {manifest['written']} answers of {manifest['rows']} rows")

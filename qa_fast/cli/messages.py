@@ -11,7 +11,6 @@ from logging import ERROR, getLogger
 import typer
 
 from qa_fast.data.errors import Argument, OneOf, Words, parts_of
-from qa_fast.files.wording import explain
 
 from .terminal import visible
 
@@ -45,15 +44,7 @@ def input_error(error: Exception, command: Callable[..., None]) -> InputError:
         error: the error.
         command: the command that runs: its parameters are the options that there are.
     """
-    return InputError(in_options(_parts(error), command))
-
-
-def _parts(error: Exception) -> Words:
-    permission = getattr(getattr(error, "reason", None), "permission", "")
-    if permission:  # the error of a model that cannot be loaded without
-        before, _, after = error.reason  # type: ignore[attr-defined]
-        return before, Argument(permission, True), after
-    return (explain(error),) if isinstance(error, OSError) else parts_of(error)
+    return InputError(in_options(parts_of(error), command))
 
 
 def in_options(parts: Words, command: Callable[..., None]) -> str:

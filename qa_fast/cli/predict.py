@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -289,10 +288,12 @@ def _on_ray(source: str, output: str, **arguments: Any) -> str:
 @contextmanager
 def _told(if_stopped: str) -> Iterator[None]:
     """Errors of the run become one line; a signal ends the command with its exit code."""
+    from qa_fast.runs.stopping import signal_of
+
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
         raise input_error(error, predict) from error
     except KeyboardInterrupt as stopped:
         say(str(stopped) or if_stopped)
-        raise typer.Exit(128 + getattr(stopped, "signal", signal.SIGINT)) from None
+        raise typer.Exit(128 + signal_of(stopped)) from None

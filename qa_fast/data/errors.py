@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from qa_fast.files.wording import explain
+
 
 class Argument(NamedTuple):
     """An argument in a message; as a text as Python spells it: ``top_k``, or ``top_k=5`` with a value.
@@ -121,8 +123,14 @@ def _in_parts(message: str | Words) -> Words:
     return (message,) if isinstance(message, str) else tuple(message)
 
 
-def parts_of(error: BaseException) -> Words:
-    """The message of any error, in parts."""
+def parts_of(error: Exception) -> Words:
+    """The message of any error, in parts; of an OSError in a sentence with its file and what to do."""
     if isinstance(error, ExampleError):
         return error.about(f"{error.text} {error.item}")
-    return error.parts if isinstance(error, ArgumentError) else (str(error),)
+    if isinstance(error, ArgumentError):
+        return error.parts
+    # Of a model that cannot be loaded; its room knows none of this.
+    reason: Any = getattr(error, "reason", None)
+    if permission := getattr(reason, "permission", ""):
+        return reason.before, Argument(permission, True), reason.after
+    return (explain(error),)

@@ -8,7 +8,7 @@ import sys
 import threading
 from _thread import interrupt_main
 
-from qa_fast.files.wording import explain
+from qa_fast.data.errors import parts_of
 
 from .predict import predict
 from .processes import Failure, Job, Progress, to_line
@@ -39,7 +39,7 @@ def main() -> None:
             progress=lambda rows: tell(Progress(rows)),
         )
     except (ValueError, OSError, ImportError) as error:
-        tell(Failure(explain(error)))
+        tell(Failure(parts_of(error)))
         os._exit(1)
     except KeyboardInterrupt as stopped:
         os._exit(128 + signal_of(stopped))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.files.json_text import read_json
 from qa_fast.files.writing import TEMPORARY, write_json
 
@@ -173,7 +174,7 @@ def read_manifest(path: Path) -> Manifest:
     except (ValueError, LookupError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise ValueError(f"{path} is not a manifest of qa-fast predict; remove it or name another")
+        raise ValueError(f"{path} is not the manifest of a run; remove it or name another")
     return Manifest.of(found)
 
 
@@ -268,16 +269,20 @@ def check_settings(output: Output, settings: Mapping[str, Any]) -> None:
     now = _leaves(json.loads(json.dumps(settings)))  # as a manifest gives them back
     for manifest in found:
         before = _leaves(manifest.settings)
-        changes = [
-            f"{name.removeprefix('options.')} was {_in_json(before.get(name))} and is now "
-            + _in_json(now.get(name))
-            for name in {**before, **now}
-            if before.get(name) != now.get(name)
-        ]
+        changes: list[str | Argument] = []
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                was, is_now = _in_json(before.get(name)), _in_json(now.get(name))
+                changes += [
+                    "; " if changes else "",
+                    Argument(name.removeprefix("options.")),
+                    f" was {was} and is now {is_now}",
+                ]
         if changes and not (settings["num_shards"] == 1 and is_unbegun(output)):
-            raise ValueError(
-                f"{output.path} holds a run with other settings: {'; '.join(changes)}. Give the same "
-                "ones to go on with it, name another output, or remove it"
+            raise ArgumentError(
+                f"{output.path} holds a run with other settings: ",
+                *changes,
+                ". Give the same ones to go on with it, name another output, or remove it",
             )
 
 

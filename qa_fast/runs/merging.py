@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qa_fast.data.answers import Prediction
+from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.data.predictions import read_predictions, write_jsonl, write_parquet, write_run_qa
 from qa_fast.files.writing import TEMPORARY, atomic, is_own_file, locked, naming
 
@@ -47,7 +48,7 @@ def merge_shares(output: Output) -> Manifest:
     """`merge`, for an output that is known."""
     found = find_manifests(output)
     if not found:
-        raise ValueError(f"{output.path}: no run of qa-fast predict wrote here")
+        raise ValueError(f"{output.path}: no run wrote here")
     if is_complete(output):
         _remove_work(output)
         return found[0]
@@ -62,10 +63,11 @@ def merge_shares(output: Output) -> Manifest:
             else:
                 shares.append(share)
         if missing:
-            raise ValueError(
-                f"{output.path}: of {num_shards} processes, those with --shard-index "
-                f"{', '.join(missing[:20])}{' ...' if missing[20:] else ''} have not finished; run them "
-                "again, then merge"
+            raise ArgumentError(
+                f"{output.path}: of {num_shards} processes, those with ",
+                Argument("shard_index"),
+                f" {', '.join(missing[:20])}{' ...' if missing[20:] else ''} have not finished; run "
+                "them again, then merge",
             )
         for share in shares[1:]:
             if share.settings != shares[0].settings:

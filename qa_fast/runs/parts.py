@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qa_fast.data.answers import Prediction
+from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.data.predictions import to_table
 from qa_fast.files.json_text import parse_json
 from qa_fast.files.parquet import import_pyarrow_parquet, open_parquet
@@ -94,9 +95,12 @@ def shards_from_environment(environ: Mapping[str, str]) -> tuple[int, int]:
         low, step = number("SLURM_ARRAY_TASK_MIN", 0), number("SLURM_ARRAY_TASK_STEP", 1)
         index, rest = divmod(number("SLURM_ARRAY_TASK_ID") - low, step)
         if rest or not 0 <= index < total:
-            raise ValueError(
+            raise ArgumentError(
                 "the tasks of this Slurm array are not numbered evenly, so which part of the rows "
-                "this one takes is not clear: give --num-shards and --shard-index"
+                "this one takes is not clear: give ",
+                Argument("num_shards"),
+                " and ",
+                Argument("shard_index"),
             )
         return total, index
     if "RANK" in environ and "WORLD_SIZE" in environ:

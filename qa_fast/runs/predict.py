@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.data.examples import Columns
 from qa_fast.data.opening import open_source
 from qa_fast.data.sources import Source
@@ -192,10 +193,15 @@ def _check_counts(
         if number is not None:
             check_count(name, number, least)
     if num_shards > MOST_SHARDS:
-        raise ValueError(f"num_shards must be at most {MOST_SHARDS}; got {num_shards}")
+        raise ArgumentError(
+            Argument("num_shards"), f" must be at most {MOST_SHARDS}; got {num_shards}"
+        )
     if shard_index >= num_shards:
-        raise ValueError(
-            f"shard_index counts from 0 and must be below num_shards ({num_shards}); got {shard_index}"
+        raise ArgumentError(
+            Argument("shard_index"),
+            " counts from 0 and must be below ",
+            Argument("num_shards"),
+            f" ({num_shards}); got {shard_index}",
         )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from qa_fast.data.errors import Argument, ArgumentError, OneOf, Words
 from qa_fast.data.examples import Columns
 
 from .stopping import Interrupted, OnInterrupt, Stopping
@@ -75,20 +76,40 @@ class Progress(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A child says why it cannot go on."""
+    """A child says why it cannot go on, in parts."""
 
-    reason: str
+    reason: Words
 
 
 def to_line(message: Progress | Failure) -> str:
     """The line in which a child says it, without the end."""
-    return json.dumps(message._asdict())
+    if isinstance(message, Progress):
+        return json.dumps(message._asdict())
+    return json.dumps({"reason": list(map(_part_as_json, message.reason))})
 
 
 def message_of(line: str) -> Progress | Failure:
     """What a child says in a line."""
     found = json.loads(line)
-    return Failure(**found) if "reason" in found else Progress(**found)
+    if "reason" not in found:
+        return Progress(**found)
+    return Failure(tuple(map(_part_of_json, found["reason"])))
+
+
+def _part_as_json(part: str | Argument | OneOf) -> object:
+    if isinstance(part, OneOf):
+        ways = [list(map(_part_as_json, way)) for way in part.ways]
+        return {**part._asdict(), "ways": ways}
+    return part._asdict() if isinstance(part, Argument) else part
+
+
+def _part_of_json(found: Any) -> str | Argument | OneOf:
+    if isinstance(found, str):
+        return found
+    if "ways" in found:
+        ways = tuple(tuple(map(_part_of_json, way)) for way in found["ways"])
+        return OneOf(**{**found, "ways": ways})
+    return Argument(**found)
 
 
 # --- the parent ---------------------------------------------------------------------------------
@@ -163,7 +184,7 @@ def run_processes(
     environment = _environment(jobs)
     children: list[_Child] = []
     events: SimpleQueue[_Event] = SimpleQueue()
-    failures: dict[_Child, str] = {}
+    failures: dict[_Child, Words] = {}
     stopped = False
     noting = Stopping(then=partial(events.put, _StopAsked()))
     try:
@@ -187,14 +208,14 @@ def run_processes(
                         if stop.signal is not None and code in _STOPPED:
                             stopped = True
                         elif code and child not in failures:
-                            failures[child] = f"its process ended with exit code {code}"
+                            failures[child] = [f"its process ended with exit code {code}"]
                         if failures:
                             break
     finally:
         _stop(children)
     if failures:
         child, reason = next(iter(failures.items()))
-        raise ValueError(f"device {child.job.device}: {reason}")
+        raise ArgumentError(f"device {child.job.device}: ", *reason)
     if stopped:
         raise Interrupted("", stop.signal or signal.SIGINT)
 

@@ -19,7 +19,6 @@ from qa_fast.data.examples import Columns, Row
 from qa_fast.data.sources import Source
 from qa_fast.engine.engine import Engine
 from qa_fast.engine.loading import ModelSpec, load_engine
-from qa_fast.engine.options import Options, default_doc_stride, default_max_seq_len
 from qa_fast.engine.windows import Stats
 from qa_fast.files.reading import Watch
 from qa_fast.files.writing import locked
@@ -98,7 +97,7 @@ class Share:
         """
         with locked(self.target.folder, f"{self.index}-of-{self.num_shards}"):
             engine = load_engine(self.spec)
-            answering = replace(self.answering, options=resolved(engine, self.answering.options))
+            answering = replace(self.answering, options=engine.resolved(self.answering.options))
             settings = self._settings(engine, answering)
             self._check_output(settings)
             if is_complete(self.target):
@@ -253,13 +252,6 @@ def default_part_rows(rows: int | None) -> int:
 
 def _size_of(parts: Iterable[Part]) -> int:
     return sum(part.stop - part.start for part in parts)
-
-
-def resolved(engine: Engine, options: Options) -> Options:
-    """``options`` with the numbers that None stands for."""
-    length = options.max_seq_len or default_max_seq_len(engine.tokenizer, engine.position_limit)
-    stride = default_doc_stride(length) if options.doc_stride is None else options.doc_stride
-    return replace(options, max_seq_len=length, doc_stride=stride)
 
 
 @contextmanager

@@ -91,3 +91,14 @@ def test_predict_tells_a_row_by_its_place_and_its_own_options(tmp_path: Path) ->
     assert "raise --max-seq-len, lower --doc-stride, or shorten the question" in message
     assert "(--on-error skip goes on and lists such rows)" in message
     assert "max_" not in message
+
+
+def test_merge_tells_which_processes_are_missing_in_the_words_of_predict(tmp_path: Path) -> None:
+    row = {"id": "a", "question": "Who?", "context": "It was Ada."}
+    source, output = tmp_path / "rows.jsonl", str(tmp_path / "out.jsonl")
+    source.write_text("".join(json.dumps({**row, "id": i}) + "\n" for i in range(4)))
+    shard = ["--device", "cpu", "--part-rows", "1", "--num-shards", "2", "--shard-index", "0"]
+    assert CliRunner().invoke(app, ["predict", str(source), "-o", output, *shard]).exit_code == 0
+    done = CliRunner().invoke(app, ["merge", output])
+    assert done.exit_code == 2
+    assert "of 2 processes, those with --shard-index 1 have not finished" in done.output

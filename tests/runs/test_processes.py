@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from qa_fast import Columns
+from qa_fast.data.errors import Argument, OneOf
 from qa_fast.runs.processes import Failure, Job, Progress, message_of, run_processes, to_line
 
 # In place of the program that answers: it does what the name of its device says.
@@ -17,7 +18,7 @@ device = Job.of(sys.stdin.readline()).device
 for _ in range(3):
     print(to_line(Progress(2)), flush=True)
 if device == "broken":
-    print(to_line(Failure("no such thing")), flush=True)
+    print(to_line(Failure(["no such thing"])), flush=True)
 if device == "waits":
     sys.stdin.read()
 sys.exit({"broken": 1, "dead": 3}.get(device, 0))
@@ -57,7 +58,9 @@ def test_what_is_said_is_heard_as_it_was() -> None:
     arguments = {"source": "q.jsonl", "columns": Columns(id="key"), "top_k": 3, "model": None}
     line = Job("cpu", 2, 1, {**arguments, "tokenizer": Path("a/b")}).to_line()
     assert Job.of(line) == Job("cpu", 2, 1, {**arguments, "tokenizer": "a/b"})
-    for message in (Progress(5), Failure('line 2: "x"\nis wrong')):
+    hint = OneOf((("use ", Argument("on_error", "skip")), ("x",)), before=" (", after=")")
+    parts = 'line 2: "x"\nis wrong with ', Argument("top_k", 5), Argument("id", spelled="x="), hint
+    for message in (Progress(5), Failure(parts)):
         line = to_line(message)
         assert "\n" not in line
         assert message_of(line) == message

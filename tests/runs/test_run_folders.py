@@ -117,9 +117,7 @@ def test_what_is_no_manifest_is_told(change: Any, arguments: dict[str, Any]) -> 
         path.write_bytes(change if isinstance(change, bytes) else change.encode())
     before = contents(arguments["output"])
     for call in (lambda: predict(**arguments), lambda: merge(arguments["output"])):
-        with pytest.raises(
-            ValueError, match=r"manifest\.json is not a manifest of qa-fast predict"
-        ):
+        with pytest.raises(ValueError, match=r"manifest\.json is not the manifest of a run"):
             call()
     assert contents(arguments["output"]) == before
     # The predictions can be scored all the same.
