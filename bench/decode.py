@@ -43,6 +43,7 @@ from torch import Tensor
 
 import qa_fast
 from qa_fast.decoding import spans
+from qa_fast.decoding.search import SpanSearch
 
 if TYPE_CHECKING:
     import typer
@@ -356,11 +357,24 @@ def _by_torch_backend(work: Workload, logits: Logits, options: dict[str, Any]) -
     start, end, context = logits
     chunks = torch.arange(work.chunks, device=start.device)
     return spans.torch_backend.decode(
-        start.view(-1), end.view(-1), chunks * work.n, context, None,
-        options.get("question_id"), None, torch.zeros_like(chunks, dtype=torch.int32),
-        options.get("num_questions", work.chunks), work.top_k, work.max_answer_len,
-        "probability", False,
-    )  # fmt: skip
+        SpanSearch(
+            start.view(-1),
+            end.view(-1),
+            context,
+            context_mask=None,
+            row_offset=chunks * work.n,
+            question_id=options.get("question_id"),
+            context_offset=None,
+            null_position=torch.zeros_like(chunks, dtype=torch.int32),
+            num_questions=options.get("num_questions", work.chunks),
+            top_k=work.top_k,
+            max_answer_len=work.max_answer_len,
+            scoring="probability",
+            null_in_spans=False,
+            max_seq_len=work.n,
+            max_chunks=work.per_question or 1,
+        )
+    )
 
 
 def show(rows: list[dict[str, Any]]) -> None:

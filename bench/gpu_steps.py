@@ -58,6 +58,7 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 import qa_fast
 from qa_fast.decoding import spans
+from qa_fast.decoding.search import Found, SpanSearch
 from qa_fast.engine import Engine, Options
 from qa_fast.engine.device import is_device_lost
 from qa_fast.engine.streams import Pair
@@ -163,7 +164,7 @@ def prepare(device: str) -> None:
     if not os.environ.get("TRITON_INTERPRET"):
         sys.exit("on a CPU, TRITON_INTERPRET=1 has to be set before Triton is imported")
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # the interpreter is made of NumPy
-    spans._decode_on_cpu = _interpreted
+    spans.decode_on_cpu = _interpreted
 
 
 def prepare_worker(device: str) -> None:
@@ -172,12 +173,13 @@ def prepare_worker(device: str) -> None:
     prepare(device)
 
 
-def _interpreted(*arguments: Any) -> Any:
+def _interpreted(search: SpanSearch) -> Found:
     """As on a GPU, where the longest row and the most chunks of a question are passed along."""
-    start, _, context, _, _, question = arguments[:6]
+    search = search.as_tensors()
+    start, context, question = search.start_logits, search.context, search.question_id
     longest = start.shape[1] if start.ndim == 2 else int(context[:, 1].max())
     most = 1 if question is None or not len(question) else int(torch.bincount(question).max())
-    return spans._decode_on_gpu(*arguments[:-2], longest, most)
+    return spans.decode_on_gpu(search._replace(max_seq_len=longest, max_chunks=most))
 
 
 def on_device(call: Call, device: str, *, shifted: bool = False) -> Call:

@@ -30,6 +30,7 @@ from qa_fast.kernels import span_topk
 
 import qa_fast
 from qa_fast.decoding import triton_backend
+from qa_fast.decoding.search import SpanSearch
 from qa_fast.engine import engine
 
 ROOT = Path(__file__).parents[1]
@@ -77,12 +78,26 @@ def steps(window: tuple[torch.Tensor, ...], top_k: int) -> Iterator[tuple[int, b
     start, end, context, row_offset = window
     for chunk in range(len(row_offset)):
         one = slice(chunk, chunk + 1)
+        search = SpanSearch(
+            start,
+            end,
+            context[one].int(),
+            context_mask=None,
+            row_offset=row_offset[one],
+            question_id=None,
+            context_offset=None,
+            null_position=0,
+            num_questions=1,
+            top_k=top_k,
+            max_answer_len=30,
+            scoring="probability",
+            null_in_spans=False,
+            max_seq_len=384,
+            max_chunks=1,
+        )
         with counted() as counts, warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the interpreter computes with NumPy
-            triton_backend.decode(
-                start, end, context[one].int(), None, row_offset[one], None, None, 0, 1, top_k, 30,
-                "probability", False, 384, 1,
-            )  # fmt: skip
+            triton_backend.decode(search)
         equals = counts["_first_equals"]
         yield counts["_count"] - 1 - equals, equals > 0
 

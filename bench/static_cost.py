@@ -57,6 +57,7 @@ from triton.compiler.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from qa_fast.decoding import triton_backend
+from qa_fast.decoding.search import SpanSearch
 
 SM_CYCLES = 132 * 1.98e9  # a second, on all multiprocessors together
 BANDWIDTH = {"H200": 4.3e12, "H100": 3.0e12}  # bytes a second that a copy reaches
@@ -265,14 +266,23 @@ def launches(work: Workload) -> tuple[list[Launch], int]:
     logits = torch.zeros(2, dtype=work.dtype)[int(work.unaligned)].expand(shape)
     ids = torch.arange(chunks, dtype=torch.int32)
     context = torch.tensor([[1, work.n]] * chunks, dtype=torch.int32)
-    arguments: dict[str, Any] = {
-        "context": None if work.whole_rows else context,
-        "context_mask": torch.ones((), dtype=torch.bool).expand(shape) if work.mask else None,
-        "row_offset": torch.arange(chunks) * work.n if work.ragged else None,
-        "question_id": None if work.chunks is None else ids * questions // chunks,
-        "context_offset": ids if work.distinct else None,
-        "null_position": 0 if work.whole_rows else torch.zeros_like(ids),
-    }
+    search = SpanSearch(
+        logits,
+        logits,
+        context=None if work.whole_rows else context,
+        context_mask=torch.ones((), dtype=torch.bool).expand(shape) if work.mask else None,
+        row_offset=torch.arange(chunks) * work.n if work.ragged else None,
+        question_id=None if work.chunks is None else ids * questions // chunks,
+        context_offset=ids if work.distinct else None,
+        null_position=0 if work.whole_rows else torch.zeros_like(ids),
+        num_questions=questions,
+        top_k=work.top_k,
+        max_answer_len=work.max_answer_len,
+        scoring=work.scoring,
+        null_in_spans=work.null_in_spans,
+        max_seq_len=work.n,
+        max_chunks=work.chunks or 1,
+    )
     found: list[Launch] = []
 
     def record(kernel: Any, *args: Any, grid: Any, **kwargs: Any) -> None:
@@ -280,18 +290,7 @@ def launches(work: Workload) -> tuple[list[Launch], int]:
         found.append(launch_of(kernel, grid, args, kwargs)[0])
 
     with mock.patch.object(JITFunction, "run", record), _Operations() as operations:
-        done = triton_backend.decode(
-            logits,
-            logits,
-            **arguments,
-            num_questions=questions,
-            top_k=work.top_k,
-            max_answer_len=work.max_answer_len,
-            scoring=work.scoring,
-            null_in_spans=work.null_in_spans,
-            max_seq_len=work.n,
-            max_chunks=work.chunks or 1,
-        )
+        done = triton_backend.decode(search)
     return (found, operations.kernels) if done is not None else ([], 0)
 
 

@@ -29,15 +29,18 @@ import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from .search import Found, SpanSearch
+
 _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _SCORINGS = {"probability": 0, "shared": 1, "logit": 2}
 _CPU = torch.device("cpu")
-_LOGITS_PER_THREAD = 1 << 18  # a fraction of a millisecond of work, a few times what a thread costs
+# A fraction of a millisecond of work, a few times what a thread costs.
+_LOGITS_PER_THREAD = 1 << 18
 
 
 class _Call(ctypes.Structure):
@@ -84,62 +87,54 @@ def library() -> Any:
     return _LIBRARY
 
 
-def decode(
-    start_logits: Tensor,
-    end_logits: Tensor,
-    context: Tensor,
-    context_mask: Tensor | None,
-    row_offset: Tensor | None,
-    question_id: Tensor | None,
-    context_offset: Tensor | None,
-    null_position: Tensor,
-    num_questions: int,
-    top_k: int,
-    max_answer_len: int | None,
-    scoring: str,
-    null_in_spans: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Decode checked arguments; see [`qa_fast.decode_spans`][] for their meaning."""
-    chunks, answers = len(context), num_questions * top_k
-    if question_id is None and num_questions != chunks:
-        raise ValueError(f"without question_id there is a question per chunk, not {num_questions}")
-    start_logits, end_logits = _readable(start_logits), _readable(end_logits)
-    mask = None if context_mask is None else _readable(context_mask)
-    dtype, tokens = start_logits.dtype, start_logits.numel()
-    score = torch.empty(num_questions, top_k, dtype=torch.float32, device=_CPU)
-    start = torch.empty(num_questions, top_k, dtype=torch.int32, device=_CPU)
+def decode(search: SpanSearch) -> Found:
+    """The spans of a search whose tensors are in the memory of the CPU.
+
+    Raises:
+        ValueError: a range or a null position outside of its row, or a buffer that C cannot read.
+        MemoryError: there is too little memory.
+    """
+    context, null_position = search.places()
+    questions, top_k, chunks = search.num_questions, search.top_k, context.shape[0]
+    if search.question_id is None and questions != chunks:
+        raise ValueError(f"without question_id there is a question per chunk, not {questions}")
+    start_logits, end_logits = _readable(search.start_logits), _readable(search.end_logits)
+    mask = None if search.context_mask is None else _readable(search.context_mask)
+    dtype, tokens, answers = start_logits.dtype, start_logits.numel(), questions * top_k
+    score = torch.empty(questions, top_k, dtype=torch.float32, device=_CPU)
+    start = torch.empty(questions, top_k, dtype=torch.int32, device=_CPU)
     end, row = torch.empty_like(start), torch.empty_like(start)
-    null_score = torch.empty(num_questions, dtype=torch.float32, device=_CPU)
-    nonfinite = torch.empty(num_questions, dtype=torch.bool, device=_CPU)
+    null_score = torch.empty(questions, dtype=torch.float32, device=_CPU)
+    nonfinite = torch.empty(questions, dtype=torch.bool, device=_CPU)
     call = _Call(
         _address("start_logits", start_logits, dtype, tokens),
         _address("end_logits", end_logits, dtype, tokens),
         _address("context_mask", mask, torch.bool, tokens),
-        _address("row_offset", row_offset, torch.int64, chunks),
+        _address("row_offset", search.row_offset, torch.int64, chunks),
         _address("context", context, torch.int32, 2 * chunks),
-        _address("question_id", question_id, torch.int32, chunks),
-        _address("context_offset", context_offset, torch.int32, chunks),
+        _address("question_id", search.question_id, torch.int32, chunks),
+        _address("context_offset", search.context_offset, torch.int32, chunks),
         _address("null_position", null_position, torch.int32, chunks),
         _address("score", score, torch.float32, answers),
         _address("start", start, torch.int32, answers),
         _address("end", end, torch.int32, answers),
         _address("row", row, torch.int32, answers),
-        _address("null_score", null_score, torch.float32, num_questions),
-        _address("nonfinite", nonfinite, torch.bool, num_questions),
+        _address("null_score", null_score, torch.float32, questions),
+        _address("nonfinite", nonfinite, torch.bool, questions),
         tokens,
-        0 if row_offset is not None else start_logits.shape[1],
+        0 if search.row_offset is not None else start_logits.shape[1],
         chunks,
-        num_questions,
+        questions,
         top_k,
-        max_answer_len or 0,
+        search.max_answer_len or 0,
         _DTYPES[dtype],
-        _SCORINGS[scoring],
-        null_in_spans,
+        _SCORINGS[search.scoring],
+        search.null_in_spans,
     )
     threads = min(torch.get_num_threads(), tokens // _LOGITS_PER_THREAD)
     status = _run(call, threads) if threads > 1 else library().qa_fast_decode(call)
     if status > 0:
-        _raise_range_error(status - 1, start_logits, context, row_offset, null_position)
+        _raise_range_error(search, status - 1)
     if status < 0:
         raise MemoryError(f"no memory to decode {chunks} chunks with top_k={top_k}")
     return score, start, end, row, null_score, nonfinite
@@ -183,7 +178,8 @@ def _run(call: _Call, threads: int) -> int:
     with ThreadPoolExecutor(threads) as pool:
 
         def share(function: Callable[[_Call, int, int], int], count: int) -> int:
-            parts = min(4 * threads, count)  # a few for each, which evens out their lengths
+            # A few for each thread, which evens out their lengths.
+            parts = min(4 * threads, count)
             edges = [count * i // parts for i in range(parts + 1)] if parts else []
             return min(pool.map(function, [call] * parts, edges[:-1], edges[1:]), default=0)
 
@@ -197,27 +193,28 @@ def _run(call: _Call, threads: int) -> int:
             compiled.qa_fast_end(call)
 
 
-def check_ranges(logits: Tensor, context: Tensor, row_offset: Tensor | None, null: Tensor) -> None:
+def check_ranges(search: SpanSearch) -> None:
     """What the compiled decoder checks for itself: all ranges and null positions lie in their rows.
 
     Raises:
         ValueError: the first chunk for which that is not so.
     """
-    row = torch.zeros(len(context), dtype=torch.int64, device=_CPU)
-    row = row if row_offset is None else row_offset
-    room = logits.shape[-1] - row
+    context, null = search.places()
+    row = search.row_offset
+    if row is None:
+        row = torch.zeros(len(context), dtype=torch.int64, device=_CPU)
+    room = search.start_logits.shape[-1] - row
     low, high = context.unbind(1)
     wrong = (row < 0) | (low < 0) | (low > high) | (high > room) | (null < -1) | (null >= room)
     if wrong.any():
-        _raise_range_error(int(wrong.nonzero()[0]), logits, context, row_offset, null)
+        _raise_range_error(search, int(wrong.nonzero()[0]))
 
 
-def _raise_range_error(
-    chunk: int, logits: Tensor, context: Tensor, row_offset: Tensor | None, null: Tensor
-) -> None:
-    room = logits.shape[-1]
-    if row_offset is not None:
-        offset = int(row_offset[chunk])
+def _raise_range_error(search: SpanSearch, chunk: int) -> NoReturn:
+    context, null = search.places()
+    room = search.start_logits.shape[-1]
+    if search.row_offset is not None:
+        offset = int(search.row_offset[chunk])
         if offset < 0:
             raise ValueError(f"row_offset must not be negative; got {offset} for chunk {chunk}")
         room -= offset

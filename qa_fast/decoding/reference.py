@@ -21,7 +21,8 @@ Comprehension", section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -39,28 +40,6 @@ class ReferenceSpans(NamedTuple):
     chunk: npt.NDArray[np.int64]
     null_score: npt.NDArray[np.float64]
     nonfinite: npt.NDArray[np.bool_]
-
-
-def logsumexp(x: Array) -> float:
-    """``log(sum(exp(x)))``; -inf for an empty or all -inf ``x``."""
-    peak = np.max(x, initial=-np.inf)
-    return float(peak + np.log(np.sum(np.exp(x - peak)))) if np.isfinite(peak) else float(peak)
-
-
-def span_matrix(
-    start: Array, end: Array, candidate: npt.NDArray[np.bool_], max_answer_len: int | None
-) -> Array:
-    """Steps 3 and 4: ``[N, N]`` sums of start and end logits, -inf where (i, j) is no candidate.
-
-    The sum is rounded to float32, the precision in which scores are defined, so that two spans whose
-    scores are the same float32 number are tied.
-    """
-    n = len(start)
-    i, j = np.arange(n)[:, None], np.arange(n)[None, :]
-    band = (i <= j) & (j < i + (n if max_answer_len is None else max_answer_len))
-    with np.errstate(over="ignore"):
-        total = (start[:, None] + end[None, :]).astype(np.float32).astype(np.float64)
-    return np.where(band & candidate[:, None] & candidate[None, :], total, -np.inf)
 
 
 def decode_spans(
@@ -119,75 +98,150 @@ def decode_spans(
         nonfinite=np.zeros(count, dtype=bool),
     )
     for q in range(count):
-        chunks = [c for c in range(rows) if question[c] == q]
-        start, end, candidate = {}, {}, {}
-        for c in chunks:
-            # 1. Support: context tokens and the null position; the rest is -inf.
-            position = np.arange(len(np.asarray(start_logits[c])))
-            inside = (context[c][0] <= position) & (position < context[c][1])
-            if context_mask is not None:
-                inside &= np.asarray(context_mask[c], dtype=bool)
-            support = inside | (position == null_at[c])
-            start[c] = np.where(support, np.asarray(start_logits[c], dtype=np.float64), -np.inf)
-            end[c] = np.where(support, np.asarray(end_logits[c], dtype=np.float64), -np.inf)
-            candidate[c] = support if null_in_spans else inside
-            # NaN, +inf, or a best sum that float32 cannot hold.
-            with np.errstate(invalid="ignore"):
-                peak = np.max(start[c], initial=-np.inf) + np.max(end[c], initial=-np.inf)
-            found.nonfinite[q] |= bool(np.isnan(peak) or peak > np.finfo(np.float32).max)
-            found.nonfinite[q] |= np.inf in start[c] or np.inf in end[c]
-        if found.nonfinite[q]:
+        # 1. Support: context tokens and the null position; the rest is -inf.
+        chunks: dict[int, Chunk] = {}
+        for c in range(rows):
+            if question[c] == q:
+                mask = None if context_mask is None else context_mask[c]
+                logits = start_logits[c], end_logits[c]
+                chunks[c] = support(*logits, context[c], mask, null_at[c], null_in_spans)
+        if any(is_nonfinite(chunk) for chunk in chunks.values()):
+            found.nonfinite[q] = True
             found.score[q] = found.null_score[q] = np.nan
             continue
-
         # 2. The normalizer that log softmax subtracts, for start and end together.
-        if scoring == "probability":
-            norm = {c: logsumexp(start[c]) + logsumexp(end[c]) for c in chunks}
-        elif scoring == "shared":
-            shared = sum(
-                logsumexp(np.concatenate([side[c] for c in chunks] or [np.empty(0)]))
-                for side in (start, end)
-            )
-            norm = dict.fromkeys(chunks, shared)
-        else:
-            norm = dict.fromkeys(chunks, 0.0)
-
-        # 3. and 4. All candidate cells of all chunks: score, chunk, sum of logits, start, end.
-        cells = [np.empty((5, 0))]
-        for c in chunks:
-            matrix = span_matrix(start[c], end[c], candidate[c], max_answer_len)
-            places = np.nonzero(matrix > -np.inf)
-            total = matrix[places]
-            cells.append(np.stack([total - norm[c], np.full(len(total), c), total, *places]))
-        scores, chunk_of, sums, starts, ends = np.concatenate(cells, axis=1)
-
-        # 5. Order: score descending, then chunk, start, end ascending; a repeated span counts once.
-        order = np.lexsort((ends, starts, -sums, chunk_of, -scores))
-        seen: set[tuple[int, ...]] = set()
-        rank = 0
-        for at in order:
-            score, c, i, j = scores[at], int(chunk_of[at]), int(starts[at]), int(ends[at])
-            if rank == top_k:
-                break
-            if distinct and context_offset is not None:
-                # The place in the whole context; the null position is the same in every chunk.
-                first, last = context[c]
-                place = tuple(
-                    int(context_offset[c]) + x - first if first <= x < last else -1 for x in (i, j)
-                )
-                if place in seen:
-                    continue
-                seen.add(place)
+        norm = normalizers(chunks, scoring)
+        # 3. and 4. All candidate cells of all chunks.
+        cells = candidate_cells(chunks, norm, max_answer_len)
+        # 5. The best of them in their order; a repeated span counts once.
+        order = in_order(cells, context, context_offset if distinct else None)
+        for rank, (score, c, i, j) in enumerate(islice(order, top_k)):
             found.score[q, rank] = score
             found.start[q, rank], found.end[q, rank], found.chunk[q, rank] = i, j, c
-            rank += 1
-
-        # Null score: (z, z), the minimum over the chunks that have a null position.
-        nulls = []
-        for c in chunks:
-            if 0 <= (z := null_at[c]) < len(start[c]):
-                with np.errstate(over="ignore"):
-                    total_at_null = float(np.float32(start[c][z] + end[c][z]))
-                nulls.append(total_at_null - norm[c] if total_at_null > -np.inf else -np.inf)
-        found.null_score[q] = min(nulls, default=-np.inf)
+        found.null_score[q] = null_score(chunks, norm, null_at)
     return found
+
+
+class Chunk(NamedTuple):
+    """A chunk of N tokens after step 1.
+
+    Attributes:
+        start: [N] start logits, -inf outside the support.
+        end: [N] end logits, likewise.
+        candidate: [N] which tokens may be the start or the end of a span.
+    """
+
+    start: Array
+    end: Array
+    candidate: npt.NDArray[np.bool_]
+
+
+def support(
+    start_logits: npt.ArrayLike,
+    end_logits: npt.ArrayLike,
+    context: tuple[int, int],
+    context_mask: npt.ArrayLike | None,
+    null_at: int,
+    null_in_spans: bool,
+) -> Chunk:
+    """Step 1: mask everything but the context tokens and the null position."""
+    start, end = (np.asarray(logits, dtype=np.float64) for logits in (start_logits, end_logits))
+    position = np.arange(len(start))
+    inside = (context[0] <= position) & (position < context[1])
+    if context_mask is not None:
+        inside &= np.asarray(context_mask, dtype=bool)
+    supported = inside | (position == null_at)
+    return Chunk(
+        start=np.where(supported, start, -np.inf),
+        end=np.where(supported, end, -np.inf),
+        candidate=supported if null_in_spans else inside,
+    )
+
+
+def is_nonfinite(chunk: Chunk) -> bool:
+    """Whether the support holds a NaN, a +inf, or a best sum that float32 cannot hold."""
+    with np.errstate(invalid="ignore"):
+        peak = np.max(chunk.start, initial=-np.inf) + np.max(chunk.end, initial=-np.inf)
+    too_large = bool(np.isnan(peak) or peak > np.finfo(np.float32).max)
+    return too_large or np.inf in chunk.start or np.inf in chunk.end
+
+
+def logsumexp(x: Array) -> float:
+    """``log(sum(exp(x)))``; -inf for an empty or all -inf ``x``."""
+    peak = np.max(x, initial=-np.inf)
+    return float(peak + np.log(np.sum(np.exp(x - peak)))) if np.isfinite(peak) else float(peak)
+
+
+def normalizers(chunks: dict[int, Chunk], scoring: str) -> dict[int, float]:
+    """Step 2: per chunk what is subtracted from the sum of a start and an end logit."""
+    if scoring == "probability":
+        return {c: logsumexp(chunk.start) + logsumexp(chunk.end) for c, chunk in chunks.items()}
+    if scoring == "shared":
+        starts = [chunk.start for chunk in chunks.values()] or [np.empty(0)]
+        ends = [chunk.end for chunk in chunks.values()] or [np.empty(0)]
+        shared = logsumexp(np.concatenate(starts)) + logsumexp(np.concatenate(ends))
+        return dict.fromkeys(chunks, shared)
+    return dict.fromkeys(chunks, 0.0)
+
+
+def span_matrix(
+    start: Array, end: Array, candidate: npt.NDArray[np.bool_], max_answer_len: int | None
+) -> Array:
+    """Steps 3 and 4: ``[N, N]`` sums of start and end logits, -inf where (i, j) is no candidate.
+
+    The sum is rounded to float32, the precision in which scores are defined, so that two spans whose
+    scores are the same float32 number are tied.
+    """
+    n = len(start)
+    i, j = np.arange(n)[:, None], np.arange(n)[None, :]
+    band = (i <= j) & (j < i + (n if max_answer_len is None else max_answer_len))
+    with np.errstate(over="ignore"):
+        total = (start[:, None] + end[None, :]).astype(np.float32).astype(np.float64)
+    return np.where(band & candidate[:, None] & candidate[None, :], total, -np.inf)
+
+
+def candidate_cells(
+    chunks: dict[int, Chunk], norm: dict[int, float], max_answer_len: int | None
+) -> Array:
+    """Steps 3 and 4 for all chunks: ``[5, M]`` score, chunk, sum of logits, start and end of M cells."""
+    cells = [np.empty((5, 0))]
+    for c, chunk in chunks.items():
+        matrix = span_matrix(chunk.start, chunk.end, chunk.candidate, max_answer_len)
+        places = np.nonzero(matrix > -np.inf)
+        total = matrix[places]
+        cells.append(np.stack([total - norm[c], np.full(len(total), c), total, *places]))
+    return np.concatenate(cells, axis=1)
+
+
+def in_order(
+    cells: Array, context: Sequence[tuple[int, int]], context_offset: Sequence[int] | None
+) -> Iterator[tuple[float, int, int, int]]:
+    """Step 5: score, chunk, start and end of the cells; with ``context_offset`` no span twice.
+
+    Order: score descending, then chunk, start, end ascending.
+    """
+    scores, chunk_of, sums, starts, ends = cells
+    seen: set[tuple[int, ...]] = set()
+    for at in np.lexsort((ends, starts, -sums, chunk_of, -scores)):
+        c, i, j = int(chunk_of[at]), int(starts[at]), int(ends[at])
+        if context_offset is not None:
+            # The place in the whole context; the null position is the same in every chunk.
+            first, last = context[c]
+            place = tuple(
+                int(context_offset[c]) + x - first if first <= x < last else -1 for x in (i, j)
+            )
+            if place in seen:
+                continue
+            seen.add(place)
+        yield scores[at], c, i, j
+
+
+def null_score(chunks: dict[int, Chunk], norm: dict[int, float], null_at: Sequence[int]) -> float:
+    """The score of (z, z) at the null position z, the minimum over the chunks that have one."""
+    nulls = []
+    for c, chunk in chunks.items():
+        if 0 <= (z := null_at[c]) < len(chunk.start):
+            with np.errstate(over="ignore"):
+                total = float(np.float32(chunk.start[z] + chunk.end[z]))
+            nulls.append(total - norm[c] if total > -np.inf else -np.inf)
+    return min(nulls, default=-np.inf)

@@ -1,52 +1,183 @@
-"""The arguments of `decode_spans`, checked."""
+"""`SpanSearch`: the arguments of `decode_spans`, checked, as one value that every backend takes."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from qa_fast.decoding import triton_backend
+from .reach import longest_row, most_chunks
+from .tensors import INT32_MAX, check_logits, check_mask, integers, is_capturing, moved
 
 Scoring = Literal["probability", "shared", "logit"]
 _SCORINGS = get_args(Scoring)
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
-_INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
 # A max_answer_len that no chunk reaches; much more does not fit into a kernel's int32.
 _NO_LIMIT = 1 << 30
 
-
-def _as_tensors(
-    logits: Tensor, context: Tensor | None, null_position: Tensor | int
-) -> tuple[Tensor, Tensor]:
-    """Contexts [C, 2], the whole rows for None, and null positions [C]; nothing is copied to a GPU."""
-    if context is None:
-        ends = torch.arange(2, dtype=torch.int32, device=logits.device) * logits.shape[1]
-        context = ends.expand(logits.shape[0], 2)
-    if isinstance(null_position, int):
-        size = (len(context),)
-        null_position = torch.full(size, null_position, dtype=torch.int32, device=logits.device)
-    return context, null_position
+# What a backend finds: the fields of `qa_fast.decoding.spans.Spans` in their order.
+Found: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _flatten(
+class SpanSearch(NamedTuple):
+    """The spans of Q questions that are wanted of the logits of C chunks: what every backend is given.
+
+    [`qa_fast.decode_spans`][] says what the arguments mean. Here they are checked, and all tensors are
+    on the logits' device. Only the numbers in ``context``, ``row_offset`` and a tensor of null
+    positions are yet to be compared with the rows: on a CPU the backend does that.
+
+    The PyTorch operator takes the attributes in this order; context and null position must be tensors
+    then.
+
+    Attributes:
+        start_logits: [C, N] float16, bfloat16 or float32; with ``row_offset`` flat, [T].
+        end_logits: of the same shape and dtype.
+        context: [C, 2] int32, contiguous: half-open ranges of tokens; None: the whole rows of [C, N].
+        context_mask: bool of the logits' shape; None: nothing is taken out.
+        row_offset: [C] int64, contiguous: where the rows begin in flat logits; None: with [C, N].
+        question_id: [C] int32, contiguous, non-decreasing; None: every chunk is a question, Q = C.
+        context_offset: [C] int32, contiguous; None: no span is known to be another chunk's too, or it
+            counts again there.
+        null_position: [C] int32, contiguous, or an int for all chunks; -1 for none.
+        num_questions: Q.
+        top_k: spans per question, at least 1.
+        max_answer_len: most tokens in a span, from 1 to 2^30 - 1; None for no limit.
+        scoring: "probability", "shared" or "logit".
+        null_in_spans: the null position may start or end a span.
+        max_seq_len: no row has more tokens; for the kernels, 0 on a CPU.
+        max_chunks: no question has more chunks; for the kernels, 0 on a CPU.
+    """
+
+    start_logits: Tensor
+    end_logits: Tensor
+    context: Tensor | None
+    context_mask: Tensor | None
+    row_offset: Tensor | None
+    question_id: Tensor | None
+    context_offset: Tensor | None
+    null_position: Tensor | int
+    num_questions: int
+    top_k: int
+    max_answer_len: int | None
+    scoring: str
+    null_in_spans: bool
+    max_seq_len: int
+    max_chunks: int
+
+    @property
+    def n_chunks(self) -> int:
+        """C, the number of chunks."""
+        return (self.start_logits if self.row_offset is None else self.row_offset).shape[0]
+
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Contexts [C, 2] and null positions [C], contiguous int32; nothing is copied to a GPU."""
+        context, null, device = self.context, self.null_position, self.start_logits.device
+        if context is None:
+            ends = torch.arange(2, dtype=torch.int32, device=device) * self.start_logits.shape[1]
+            context = ends.expand(self.n_chunks, 2).contiguous()
+        if isinstance(null, int):
+            null = torch.full((self.n_chunks,), null, dtype=torch.int32, device=device)
+        return context, null
+
+    def as_tensors(self) -> SpanSearch:
+        """The same, with contexts and null positions that are tensors."""
+        context, null_position = self.places()
+        # Spelled out, since the oldest PyTorch cannot trace _replace.
+        return SpanSearch(
+            self.start_logits, self.end_logits, context, self.context_mask, self.row_offset,
+            self.question_id, self.context_offset, null_position, self.num_questions, self.top_k,
+            self.max_answer_len, self.scoring, self.null_in_spans, self.max_seq_len, self.max_chunks,
+        )  # fmt: skip
+
+    def contiguous(self) -> SpanSearch:
+        """The same, with logits and mask that are contiguous: copies of those that are not."""
+        start, end, mask = self.start_logits, self.end_logits, self.context_mask
+        in_order = start.is_contiguous() and end.is_contiguous()
+        if in_order and (mask is None or mask.is_contiguous()):
+            return self
+        return self._replace(
+            start_logits=start.contiguous(),
+            end_logits=end.contiguous(),
+            context_mask=None if mask is None else mask.contiguous(),
+        )
+
+
+def checked_search(
     start_logits: Tensor,
     end_logits: Tensor,
-    context: Tensor,
+    context: Tensor | None,
+    question_id: Tensor | None,
+    *,
+    top_k: int,
+    max_answer_len: int | None,
+    scoring: Scoring,
+    distinct: bool,
+    context_offset: Tensor | None,
+    null_position: int | Tensor,
+    null_in_spans: bool,
     context_mask: Tensor | None,
     row_offset: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """[C, N] logits as flat ones with row offsets, which is what the backends take."""
+    num_questions: int | None,
+    max_seq_len: int | None,
+) -> SpanSearch:
+    """The search that the arguments of [`qa_fast.decode_spans`][] ask for.
+
+    What is the same for all chunks, the whole row as context or an integer as null position, stays so.
+
+    Raises:
+        ValueError: a shape, a range or a value that does not fit; the message says which and why.
+        TypeError: a dtype that is not supported.
+    """
+    check_options(
+        top_k, max_answer_len, scoring, num_questions, max_seq_len, distinct, null_in_spans
+    )
+    check_logits(start_logits, end_logits, row_offset)
+    if max_answer_len is not None and max_answer_len >= _NO_LIMIT:
+        max_answer_len = None
+    device = start_logits.device
     if row_offset is None:
-        chunk = torch.arange(context.shape[0], dtype=torch.int64, device=context.device)
-        row_offset = chunk * start_logits.shape[1]
-    mask = None if context_mask is None else context_mask.reshape(-1)
-    return start_logits.reshape(-1), end_logits.reshape(-1), row_offset, context, mask
+        chunks = start_logits.shape[0]
+    else:
+        row_offset = integers("row_offset", row_offset, None, device)
+        chunks = row_offset.shape[0]
+        if context is None:
+            raise ValueError("flat logits with row_offset need context: [C, 2] token ranges")
+    if context is not None:
+        context = integers("context", context, (chunks, 2), device)
+    if isinstance(null_position, int):
+        _check_null_position(null_position, start_logits, chunks)
+    else:
+        null_position = integers("null_position", null_position, (chunks,), device)
+    if context_offset is not None:
+        context_offset = integers("context_offset", context_offset, (chunks,), device)
+    if context_mask is not None:
+        check_mask(context_mask, start_logits)
+    if question_id is not None:
+        question_id = integers("question_id", question_id, (chunks,), device)
+    questions = _count_questions(question_id, chunks, num_questions)
+    longest = most = 0
+    if chunks and not start_logits.is_cpu:
+        longest = longest_row(start_logits, context, null_position, max_seq_len)
+        most = most_chunks(question_id, num_questions)
+    if context is not None:
+        context = moved("context", context, device)
+    if not isinstance(null_position, int):
+        null_position = moved("null_position", null_position, device)
+    if row_offset is not None:
+        row_offset = moved("row_offset", row_offset, device, torch.int64)
+    if question_id is not None:
+        question_id = moved("question_id", question_id, device)
+    if not distinct:
+        context_offset = None
+    if context_offset is not None:
+        context_offset = moved("context_offset", context_offset, device)
+    return SpanSearch(
+        start_logits, end_logits, context, context_mask, row_offset, question_id, context_offset,
+        null_position, questions, top_k, max_answer_len, scoring, null_in_spans, longest, most,
+    )  # fmt: skip
 
 
-def _check_scalars(
+def check_options(
     top_k: int,
     max_answer_len: int | None,
     scoring: str,
@@ -55,12 +186,17 @@ def _check_scalars(
     distinct: bool,
     null_in_spans: bool,
 ) -> None:
+    """Arguments of [`qa_fast.decode_spans`][] that are no tensors, each by itself.
+
+    Raises:
+        ValueError: one that is not what it must be.
+    """
     if top_k is None:
         raise ValueError("top_k must be an integer of at least 1; got None")
-    _check_count("top_k", top_k, 1, _INT32_MAX)
-    _check_count("max_answer_len", max_answer_len, 1)
-    _check_count("num_questions", num_questions, 0, _INT32_MAX)
-    _check_count("max_seq_len", max_seq_len, 0, _INT32_MAX)
+    check_count("top_k", top_k, 1, INT32_MAX)
+    check_count("max_answer_len", max_answer_len, 1)
+    check_count("num_questions", num_questions, 0, INT32_MAX)
+    check_count("max_seq_len", max_seq_len, 0, INT32_MAX)
     for name, flag in (("distinct", distinct), ("null_in_spans", null_in_spans)):
         if not isinstance(flag, bool):
             raise ValueError(f"{name} must be True or False; got {flag!r}")
@@ -70,7 +206,12 @@ def _check_scalars(
         )
 
 
-def _check_count(name: str, value: int | None, least: int, most: int | None = None) -> None:
+def check_count(name: str, value: int | None, least: int, most: int | None = None) -> None:
+    """None, or an integer from ``least`` to ``most``.
+
+    Raises:
+        ValueError: anything else; the message has the argument's ``name``.
+    """
     if value is None:
         return
     if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool) or value < least:
@@ -79,142 +220,27 @@ def _check_count(name: str, value: int | None, least: int, most: int | None = No
         raise ValueError(f"{name} must be at most {most}; got {value}")
 
 
-def _check_logits(start: Tensor, end: Tensor, row_offset: Tensor | None) -> None:
-    for name, logits in (("start_logits", start), ("end_logits", end)):
-        if not isinstance(logits, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor; got {type(logits).__name__}")
-        if logits.dtype not in _FLOATS:
-            raise TypeError(
-                f"{name} must be float16, bfloat16 or float32; got {logits.dtype} "
-                "(scores are computed in float32: pass logits.float())"
-            )
-        if logits.layout != torch.strided:
-            raise TypeError(f"{name} must be dense; got {logits.layout}: pass logits.to_dense()")
-    if start.shape != end.shape or start.dtype != end.dtype or start.device != end.device:
+def _check_null_position(null_position: int, logits: Tensor, chunks: int) -> None:
+    if not -1 <= null_position <= INT32_MAX:
         raise ValueError(
-            "start_logits and end_logits must have the same shape, dtype and device; got "
-            f"{list(start.shape)} {start.dtype} on {start.device} and "
-            f"{list(end.shape)} {end.dtype} on {end.device}"
+            f"null_position must be inside its row, or -1 for none; got {null_position}"
         )
-    expected = 2 if row_offset is None else 1
-    if start.ndim != expected:
+    if logits.ndim == 2 and chunks and null_position >= logits.shape[1]:
         raise ValueError(
-            f"logits must be [C, N], or flat [T] together with row_offset; got {list(start.shape)} "
-            f"with{'out' if row_offset is None else ''} row_offset"
+            f"null_position must be inside its row, or -1 for none; got {null_position} for chunk 0, "
+            f"whose row has room for {logits.shape[1]} tokens"
         )
 
 
-def _check_mask(mask: Tensor, logits: Tensor) -> None:
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"context_mask must be a torch.Tensor; got {type(mask).__name__}")
-    if mask.dtype != torch.bool or mask.shape != logits.shape or mask.device != logits.device:
-        raise ValueError(
-            f"context_mask must be bool and shaped like the logits, {list(logits.shape)}, and on "
-            f"their device; got {mask.dtype}, {list(mask.shape)} on {mask.device}"
-        )
-
-
-def _integers(
-    name: str, value: Tensor, shape: tuple[int, ...] | None, device: torch.device
-) -> Tensor:
-    """``value`` where it is, or an error that names it."""
-    if not isinstance(value, Tensor):
-        try:
-            value = torch.from_numpy(np.array(value, order="C"))
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(
-                f"{name} must be a tensor of int32 or int64; got {type(value).__name__}"
-            ) from None
-    if value.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"{name} must be int32 or int64; got {value.dtype}")
-    if value.ndim != 1 if shape is None else value.shape != shape:
-        expected = "[C]" if shape is None else list(shape)
-        raise ValueError(
-            f"{name} must have shape {expected}, a row per chunk; got {list(value.shape)}"
-        )
-    if not value.is_cpu and value.device != device:
-        raise ValueError(f"{name} is on {value.device}, the logits are on {device}")
-    return value
-
-
-def _moved(
-    name: str, value: Tensor, device: torch.device, dtype: torch.dtype = torch.int32
-) -> Tensor:
-    """``value`` as a contiguous tensor of ``dtype`` on ``device``.
-
-    What does not fit becomes the largest or smallest number: it must not wrap around to one that fits.
-    """
-    if value.dtype is not dtype:
-        if dtype is torch.int32:
-            value = value.clamp(_INT32_MIN, _INT32_MAX)
-        value = value.to(dtype)
-    if value.device != device:
-        if _is_capturing(device):
-            raise ValueError(
-                f"{name} is on {value.device}, which a CUDA graph cannot copy from: its replays would "
-                f"read memory that is gone. Pass {name} on the logits' device, {device}"
-            )
-        # Without waiting: CUDA has read pageable memory when the call returns, and PyTorch gives
-        # page-locked memory to nobody else before it has been read.
-        value = value.to(device, non_blocking=True)
-    return value.contiguous()
-
-
-def _is_capturing(device: torch.device) -> bool:
-    """Whether what ``device`` is given to do goes into a CUDA graph."""
-    if device.type != "cuda" or torch.compiler.is_compiling():
-        return False
-    with torch.cuda.device(device):
-        return torch.cuda.is_current_stream_capturing()
-
-
-def _reach(
-    logits: Tensor,
-    null_position: int | Tensor,
-    context: Tensor | None,
-    chunks: int,
-    question_id: Tensor | None,
-    num_questions: int | None,
-    max_seq_len: int | None,
-) -> tuple[int, int]:
-    """Most tokens in a row and most chunks in a question, for the grids of a GPU's kernels."""
-    if logits.is_cpu or not chunks:
-        return 0, 0
-    if context is None or logits.ndim == 2:
-        longest = logits.shape[1]
-    elif max_seq_len is not None and (
-        max_seq_len <= triton_backend.ONE_TILE
-        or not context.is_cpu
-        or not _is_on_host(null_position)
-    ):
-        longest = max_seq_len
-    else:
-        if max_seq_len is None and _is_capturing(logits.device):
-            raise ValueError("max_seq_len must be given with flat logits in a CUDA graph")
-        null = null_position if isinstance(null_position, int) else int(null_position.max())
-        longest = max(int(context[:, 1].max()), null + 1)
-        if max_seq_len is not None:  # so many tiles as there are, but one kernel more at most
-            if longest <= triton_backend.ONE_TILE:
-                longest = triton_backend.ONE_TILE
-            elif max_seq_len > triton_backend.LARGEST_TILE:
-                longest = min(max_seq_len, max(longest, triton_backend.LARGEST_TILE + 1))
-            else:
-                longest = max_seq_len
-    if question_id is None:
-        most_chunks = 1
-    elif num_questions is None or question_id.is_cpu:
-        most_chunks = int(torch.bincount(question_id).max())
-    else:
-        most_chunks = len(question_id)
-    return longest, most_chunks
-
-
-def _is_on_host(value: int | Tensor) -> bool:
-    return isinstance(value, int) or value.is_cpu
-
-
-def _check_question_id(question_id: Tensor, chunks: int, num_questions: int | None) -> int:
+def _count_questions(question_id: Tensor | None, chunks: int, num_questions: int | None) -> int:
     """Q, after a look at the ids where that costs no synchronization (or one is needed anyway)."""
+    if question_id is None:
+        if num_questions is None or num_questions == chunks:
+            return chunks
+        raise ValueError(
+            f"num_questions is {num_questions}, but without question_id each of the {chunks} "
+            "chunks is a question of its own"
+        )
     if num_questions is not None and (torch.compiler.is_compiling() or not question_id.is_cpu):
         return num_questions
     if num_questions is None and torch.compiler.is_compiling():
@@ -224,17 +250,17 @@ def _check_question_id(question_id: Tensor, chunks: int, num_questions: int | No
         )
     if chunks == 0:
         return num_questions or 0
-    if not question_id.is_cpu and _is_capturing(question_id.device):
+    if not question_id.is_cpu and is_capturing(question_id.device):
         raise ValueError("num_questions must be given with question_id in a CUDA graph")
     falls = (question_id[1:] < question_id[:-1]).nonzero()
-    if len(falls):
+    if falls.numel():
         at = int(falls[0]) + 1
         raise ValueError(
             "question_id must not decrease: the chunks of a question follow each other; got "
             f"{int(question_id[at])} after {int(question_id[at - 1])} at chunk {at}"
         )
     first, last = int(question_id[0]), int(question_id[-1])
-    if first < 0 or last >= (_INT32_MAX if num_questions is None else num_questions):
+    if first < 0 or last >= (INT32_MAX if num_questions is None else num_questions):
         raise ValueError(
             f"question_id must be from 0 to num_questions - 1; got {first} to {last} "
             f"with num_questions {num_questions}"

@@ -17,22 +17,9 @@ import torch
 from torch import Tensor
 
 from . import c_backend, torch_backend, triton_backend
-from .search import (
-    _INT32_MAX,
-    _NO_LIMIT,
-    Scoring,
-    _as_tensors,
-    _check_count,
-    _check_logits,
-    _check_mask,
-    _check_question_id,
-    _check_scalars,
-    _flatten,
-    _integers,
-    _is_capturing,
-    _moved,
-    _reach,
-)
+from .reach import ONE_TILE
+from .search import Found, Scoring, SpanSearch, check_count, check_options, checked_search
+from .tensors import is_capturing
 
 
 class Spans(NamedTuple):
@@ -42,8 +29,8 @@ class Spans(NamedTuple):
         score: [Q, top_k] float32: log-probability, or the sum of logits under ``scoring="logit"``;
             -inf where there are fewer candidates than ``top_k``.
         start: [Q, top_k] int32 token position inside its chunk; -1 where there is no candidate.
-        end: [Q, top_k] int32 token position inside its chunk, inclusive; -1 likewise.
-        chunk: [Q, top_k] int32 row of the input; -1 likewise.
+        end: [Q, top_k] int32 token position inside its chunk, inclusive; -1 where there is no candidate.
+        chunk: [Q, top_k] int32 row of the input; -1 where there is no candidate.
         null_score: [Q] float32 score of the null answer: the span (z, z) at the null position z, the
             minimum over the question's chunks; -inf where no chunk has a null position.
         nonfinite: [Q] bool: the support of one of the question's chunks holds a NaN or a +inf logit
@@ -88,7 +75,7 @@ def decode_spans(
     Args:
         start_logits: [C, N] float16, bfloat16 or float32, a row per chunk; or, with ``row_offset``,
             flat [T]. Logits that are not contiguous are copied.
-        end_logits: same shape, dtype and device.
+        end_logits: of the same shape, dtype and device as ``start_logits``.
         context: [C, 2] int: the half-open range of context tokens in each chunk, counted from the
             chunk's first token. None: the whole row (only with [C, N] logits).
         question_id: [C] int, non-decreasing, from 0 to Q - 1: the question each chunk belongs to
@@ -141,90 +128,30 @@ def decode_spans(
         >>> [round(p, 3) for p in spans.score[0].exp().tolist()]
         [0.796, 0.182]
     """
-    _check_scalars(
-        top_k, max_answer_len, scoring, num_questions, max_seq_len, distinct, null_in_spans
-    )
-    _check_logits(start_logits, end_logits, row_offset)
-    if max_answer_len is not None and max_answer_len >= _NO_LIMIT:
-        max_answer_len = None
-    device = start_logits.device
-    if row_offset is None:
-        chunks = start_logits.shape[0]
-    else:
-        row_offset = _integers("row_offset", row_offset, None, device)
-        chunks = row_offset.shape[0]
-        if context is None:
-            raise ValueError("flat logits with row_offset need context: [C, 2] token ranges")
-    if context is not None:
-        context = _integers("context", context, (chunks, 2), device)
-    if not isinstance(null_position, int):
-        null_position = _integers("null_position", null_position, (chunks,), device)
-    elif not -1 <= null_position <= _INT32_MAX:
-        raise ValueError(
-            f"null_position must be inside its row, or -1 for none; got {null_position}"
-        )
-    elif row_offset is None and chunks and null_position >= start_logits.shape[1]:
-        raise ValueError(
-            f"null_position must be inside its row, or -1 for none; got {null_position} for chunk 0, "
-            f"whose row has room for {start_logits.shape[1]} tokens"
-        )
-    if context_offset is not None:
-        context_offset = _integers("context_offset", context_offset, (chunks,), device)
-    if context_mask is not None:
-        _check_mask(context_mask, start_logits)
-    if question_id is not None:
-        question_id = _integers("question_id", question_id, (chunks,), device)
-        found_questions = _check_question_id(question_id, chunks, num_questions)
-    elif num_questions is None or num_questions == chunks:
-        found_questions = chunks
-    else:
-        raise ValueError(
-            f"num_questions is {num_questions}, but without question_id each of the {chunks} "
-            "chunks is a question of its own"
-        )
-    longest, most_chunks = _reach(
-        start_logits, null_position, context, chunks, question_id, num_questions, max_seq_len
+    search = checked_search(
+        start_logits,
+        end_logits,
+        context,
+        question_id,
+        top_k=top_k,
+        max_answer_len=max_answer_len,
+        scoring=scoring,
+        distinct=distinct,
+        context_offset=context_offset,
+        null_position=null_position,
+        null_in_spans=null_in_spans,
+        context_mask=context_mask,
+        row_offset=row_offset,
+        num_questions=num_questions,
+        max_seq_len=max_seq_len,
     )
     # The operator's own Python takes as long as 20 chunks on a CPU, or as most of this on a GPU.
-    plain = type(start_logits) is type(end_logits) is Tensor and not torch.compiler.is_compiling()
-    decode: Any = _decode_spans
-    if plain and start_logits.is_cuda:
-        decode = _decode_on_gpu
-    elif plain and start_logits.is_cpu:
-        decode = _decode_on_cpu
-    if not distinct:
-        context_offset = None
-    if decode is not _decode_on_gpu or (context is None and context_offset is not None):
-        context, null_position = _as_tensors(start_logits, context, null_position)
-    if context is not None:
-        context = _moved("context", context, device)
-    if not isinstance(null_position, int):
-        null_position = _moved("null_position", null_position, device)
-    if row_offset is not None:
-        row_offset = _moved("row_offset", row_offset, device, torch.int64)
-    if question_id is not None:
-        question_id = _moved("question_id", question_id, device)
-    if context_offset is not None:
-        context_offset = _moved("context_offset", context_offset, device)
-    return Spans(
-        *decode(
-            start_logits,
-            end_logits,
-            context,
-            context_mask,
-            row_offset,
-            question_id,
-            context_offset,
-            null_position,
-            found_questions,
-            top_k,
-            max_answer_len,
-            scoring,
-            null_in_spans,
-            longest,
-            most_chunks,
-        )
-    )
+    if type(start_logits) is type(end_logits) is Tensor and not torch.compiler.is_compiling():
+        if start_logits.is_cuda:
+            return Spans(*decode_on_gpu(search))
+        if start_logits.is_cpu:
+            return Spans(*decode_on_cpu(search))
+    return Spans(*_decode_spans(*search.as_tensors()))
 
 
 def warmup(
@@ -262,8 +189,8 @@ def warmup(
         max_chunks: most chunks of a question, for calls with ``question_id``; None: without it.
 
     Raises:
-        ValueError: as `decode_spans`.
-        TypeError: as `decode_spans`.
+        ValueError: a value that does not fit; the message says which and why.
+        TypeError: a dtype that is not supported.
 
     Example:
         >>> device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -271,12 +198,12 @@ def warmup(
         >>> logits = torch.zeros(8, 384, dtype=torch.float16, device=device)
         >>> spans = decode_spans(logits, logits, torch.tensor([[1, 384]] * 8), top_k=5)
     """
-    _check_scalars(top_k, max_answer_len, scoring, None, max_seq_len, distinct, null_in_spans)
-    _check_count("max_chunks", max_chunks, 1)
+    check_options(top_k, max_answer_len, scoring, None, max_seq_len, distinct, null_in_spans)
+    check_count("max_chunks", max_chunks, 1)
     on_gpu = torch.device(device).type == "cuda" and _has_triton()
     counts = triton_backend.chunk_counts(top_k, max_chunks or 2) if on_gpu else [2]
-    # Rows of flat logits are as long as they happen to be; see `_reach`.
-    widths = {max_seq_len, min(max_seq_len, triton_backend.ONE_TILE)} if flat else {max_seq_len}
+    # Rows of flat logits are as long as they happen to be; see `longest_row`.
+    widths = {max_seq_len, min(max_seq_len, ONE_TILE)} if flat else {max_seq_len}
     for chunks, width in product(counts, widths):
         zeros = torch.zeros((chunks,), dtype=torch.int32, device=device)
         shape = (width,) if flat else (chunks, width)
@@ -298,99 +225,40 @@ def warmup(
         )
 
 
-@torch.library.custom_op("qa_fast::decode_spans", mutates_args=())
-def _decode_spans(
-    start_logits: Tensor,
-    end_logits: Tensor,
-    context: Tensor,
-    context_mask: Tensor | None,
-    row_offset: Tensor | None,
-    question_id: Tensor | None,
-    context_offset: Tensor | None,
-    null_position: Tensor,
-    num_questions: int,
-    top_k: int,
-    max_answer_len: int | None,
-    scoring: str,
-    null_in_spans: bool,
-    max_seq_len: int,  # noqa: ARG001  # only the kernels need to know
-    max_chunks: int,  # noqa: ARG001
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    flat = _flatten(start_logits, end_logits, context, context_mask, row_offset)
-    return torch_backend.decode(
-        *flat,
-        question_id,
-        context_offset,
-        null_position,
-        num_questions,
-        top_k,
-        max_answer_len,
-        scoring,
-        null_in_spans,
-    )
+def decode_on_cpu(search: SpanSearch) -> Found:
+    """By the compiled decoder, or without one by PyTorch's operations."""
+    if c_backend.library() is not None:
+        return c_backend.decode(search)
+    c_backend.check_ranges(search)
+    return torch_backend.decode(search)
 
 
-@_decode_spans.register_kernel("cpu")
-def _decode_on_cpu(
-    start_logits: Tensor,
-    end_logits: Tensor,
-    context: Tensor,
-    context_mask: Tensor | None,
-    row_offset: Tensor | None,
-    *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    arguments = start_logits, end_logits, context, context_mask, row_offset, *rest
-    if c_backend.library() is None:
-        c_backend.check_ranges(start_logits, context, row_offset, rest[2])
-        generic: Any = _decode_spans._init_fn
-        return generic(*arguments)
-    return c_backend.decode(*arguments[:-2])
+def decode_on_gpu(search: SpanSearch) -> Found:
+    """By the kernels, on the device of the logits, or where they do not reach by PyTorch's operations.
 
-
-@_decode_spans.register_kernel("cuda")
-def _decode_on_gpu_operator(
-    *arguments: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `_decode_on_gpu`; an operator's results must not share memory."""
-    score, start, end, chunk, null_score, nonfinite = map(Tensor.clone, _decode_on_gpu(*arguments))
-    return score, start, end, chunk, null_score, nonfinite
-
-
-def _decode_on_gpu(start_logits: Tensor, *rest: Any) -> Any:
-    """As the operator, but what is the same for all chunks is no tensor.
-
-    A null position is an integer then, and a context None, which is the whole row (where there is no
-    context_offset). The results may share memory.
+    The results may share memory.
     """
-    if start_logits.is_cuda and start_logits.get_device() != torch.cuda.current_device():
-        with torch.cuda.device(start_logits.device):  # Triton launches on the current one
-            return _decode_by_kernels(start_logits, *rest)
-    return _decode_by_kernels(start_logits, *rest)
+    logits = search.start_logits
+    if logits.is_cuda and logits.get_device() != torch.cuda.current_device():
+        # Triton launches on the current device.
+        with torch.cuda.device(logits.device):
+            return _decode_by_kernels(search)
+    return _decode_by_kernels(search)
 
 
-def _decode_by_kernels(
-    start_logits: Tensor,
-    end_logits: Tensor,
-    context: Tensor | None,
-    context_mask: Tensor | None,
-    *rest: Any,
-) -> Any:
+def _decode_by_kernels(search: SpanSearch) -> Found:
     if _has_triton():
-        logits = start_logits.contiguous(), end_logits.contiguous()
-        mask = None if context_mask is None else context_mask.contiguous()
-        found = triton_backend.decode(*logits, context, mask, *rest)
+        if search.context is None and search.context_offset is not None:
+            search = search.as_tensors()
+        found = triton_backend.decode(search.contiguous())
         if found is not None:
             return found
-    row_offset, question_id, context_offset, null_position, num_questions, top_k, *others = rest
-    if _is_capturing(start_logits.device):
+    if is_capturing(search.start_logits.device):
         raise ValueError(
             "a CUDA graph can hold the Triton kernels only, which need a recent Triton and top_k of at "
-            f"most 128: else results are read back; got top_k={top_k}"
+            f"most 128: else results are read back; got top_k={search.top_k}"
         )
-    context, null_position = _as_tensors(start_logits, context, null_position)
-    chunks = context, context_mask, row_offset, question_id, context_offset, null_position
-    generic: Any = _decode_spans._init_fn
-    return generic(start_logits, end_logits, *chunks, num_questions, top_k, *others)
+    return torch_backend.decode(search)
 
 
 @cache
@@ -398,17 +266,40 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-@_decode_spans.register_fake
-def _(_start_logits, _end_logits, context, *args):  # type: ignore[no-untyped-def]
-    num_questions, top_k = args[5:7]
-    index = context.new_empty((num_questions, top_k), dtype=torch.int32)
-    score = torch.empty_like(index, dtype=torch.float32)
-    null_score = context.new_empty((num_questions,), dtype=torch.float32)
-    return (
-        score,
-        index,
-        torch.empty_like(index),
-        torch.empty_like(index),
-        null_score,
-        torch.empty_like(null_score, dtype=torch.bool),
+# The attributes of a `SpanSearch` in, those of `Spans` out.
+_SCHEMA = """(
+    Tensor start_logits, Tensor end_logits, Tensor context, Tensor? context_mask, Tensor? row_offset,
+    Tensor? question_id, Tensor? context_offset, Tensor null_position, SymInt num_questions,
+    SymInt top_k, SymInt? max_answer_len, str scoring, bool null_in_spans, SymInt max_seq_len,
+    SymInt max_chunks
+) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"""
+
+
+@torch.library.custom_op("qa_fast::decode_spans", mutates_args=(), schema=_SCHEMA)
+def _decode_spans(*arguments: Any) -> Found:
+    return torch_backend.decode(SpanSearch(*arguments))
+
+
+@_decode_spans.register_kernel("cpu")
+def _operator_on_cpu(*arguments: Any) -> Found:
+    return decode_on_cpu(SpanSearch(*arguments))
+
+
+@_decode_spans.register_kernel("cuda")
+def _operator_on_gpu(*arguments: Any) -> Found:
+    """What an operator gives must not share memory."""
+    score, start, end, chunk, null_score, nonfinite = map(
+        Tensor.clone, decode_on_gpu(SpanSearch(*arguments))
     )
+    return score, start, end, chunk, null_score, nonfinite
+
+
+@_decode_spans.register_fake
+def _(*arguments: Any) -> Found:
+    search = SpanSearch(*arguments)
+    logits, questions, top_k = search.start_logits, search.num_questions, search.top_k
+    score = logits.new_empty((questions, top_k), dtype=torch.float32)
+    index = torch.empty_like(score, dtype=torch.int32)
+    null_score = logits.new_empty((questions,), dtype=torch.float32)
+    nonfinite = torch.empty_like(null_score, dtype=torch.bool)
+    return score, index, torch.empty_like(index), torch.empty_like(index), null_score, nonfinite

@@ -22,9 +22,39 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_BLOCK_ELEMENTS = 1 << 15  # logits per block and CPU thread: a block's few buffers stay in cache
+from .search import Found, SpanSearch
+
+# Logits per block and CPU thread: a block's few buffers stay in cache.
+_BLOCK_ELEMENTS = 1 << 15
 _BLOCK_ELEMENTS_GPU = 1 << 24
-_BLOCK_CELLS = 1 << 22  # of the N x N matrices of a block, looked at together
+# Of the N x N matrices of a block, looked at together.
+_BLOCK_CELLS = 1 << 22
+
+
+class _Chunks(NamedTuple):
+    """Flat logits, and where the C chunks lie in them.
+
+    Attributes:
+        start_logits: [T] floats.
+        end_logits: [T], of the same dtype.
+        mask: [T] bool: False for tokens that are not of the context; None: there are none.
+        offset: [C] int64: token i of chunk c is at ``offset[c] + i``.
+        context: [C, 2] int32 half-open ranges of context tokens.
+        null: [C] int64 null positions; negative for none.
+        low: [C] int64 first token that a span may have: of the context, or the null position.
+        high: [C] int64 one more than the last such token.
+        null_in_spans: whether spans may have the null position.
+    """
+
+    start_logits: Tensor
+    end_logits: Tensor
+    mask: Tensor | None
+    offset: Tensor
+    context: Tensor
+    null: Tensor
+    low: Tensor
+    high: Tensor
+    null_in_spans: bool
 
 
 class ChunkSpans(NamedTuple):
@@ -50,134 +80,84 @@ class ChunkSpans(NamedTuple):
     nonfinite: Tensor
 
 
-def decode(
-    start_logits: Tensor,
-    end_logits: Tensor,
-    row_offset: Tensor,
-    context: Tensor,
-    context_mask: Tensor | None,
-    question_id: Tensor | None,
-    context_offset: Tensor | None,
-    null_position: Tensor,
-    num_questions: int,
-    top_k: int,
-    max_answer_len: int | None,
-    scoring: str,
-    null_in_spans: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Decode checked arguments; see [`qa_fast.decode_spans`][] for their meaning.
-
-    The logits and the mask are flat here, and ``row_offset`` says where each chunk begins.
-    """
+def decode(search: SpanSearch) -> Found:
+    """The spans of a search; ranges and null positions must lie inside their rows."""
+    chunks = _chunks_of(search)
     found = chunk_top_k(
-        start_logits,
-        end_logits,
-        row_offset,
-        context,
-        context_mask,
-        null_position,
-        top_k,
-        max_answer_len,
-        null_in_spans,
-        normalize=scoring != "logit",
+        chunks, search.top_k, search.max_answer_len, normalize=search.scoring != "logit"
     )
-    return merge(found, context, question_id, context_offset, num_questions, top_k, scoring)
+    return merge(found, chunks.context, search)
+
+
+def _chunks_of(search: SpanSearch) -> _Chunks:
+    """The chunks of a search, whose logits may also be [C, N], as rows of flat ones."""
+    context, null_position = search.places()
+    offset, mask = search.row_offset, search.context_mask
+    if offset is None:
+        chunk = torch.arange(context.shape[0], dtype=torch.int64, device=context.device)
+        offset = chunk * search.start_logits.shape[1]
+    null = null_position.long()
+    low, high = context.long().unbind(1)
+    if search.null_in_spans:
+        low = torch.where(null >= 0, torch.minimum(low, null), low)
+        high = torch.where(null >= 0, torch.maximum(high, null + 1), high)
+    return _Chunks(
+        search.start_logits.reshape(-1),
+        search.end_logits.reshape(-1),
+        None if mask is None else mask.reshape(-1),
+        offset,
+        context,
+        null,
+        low,
+        high,
+        search.null_in_spans,
+    )
 
 
 def chunk_top_k(
-    start_logits: Tensor,
-    end_logits: Tensor,
-    row_offset: Tensor,
-    context: Tensor,
-    context_mask: Tensor | None,
-    null_position: Tensor,
-    top_k: int,
-    max_answer_len: int | None,
-    null_in_spans: bool,
-    *,
-    normalize: bool,
+    chunks: _Chunks, top_k: int, max_answer_len: int | None, *, normalize: bool
 ) -> ChunkSpans:
-    """The ``top_k`` best spans of every chunk by the sum of their logits."""
-    device, chunks = start_logits.device, context.shape[0]
-    null = null_position.long()
-    has_null = null >= 0
-    low, high = context.long().unbind(1)
-    inside_context = (null >= low) & (null < high)
-    if null_in_spans:
-        low = torch.where(has_null, torch.minimum(low, null), low)
-        high = torch.where(has_null, torch.maximum(high, null + 1), high)
-    width = max(int((high - low).max()), 1) if chunks else 1
+    """The ``top_k`` best spans of every chunk by the sum of their logits.
+
+    Args:
+        chunks: C chunks.
+        top_k: spans per chunk; fewer are found where no chunk holds so many.
+        max_answer_len: most tokens in a span; None for no limit.
+        normalize: whether the log-sum-exps of the logits are wanted.
+    """
+    device, count = chunks.start_logits.device, len(chunks.offset)
+    width = max(int((chunks.high - chunks.low).max()), 1) if count else 1
     window = min(width, max_answer_len or width)
     top_k = min(top_k, width * window - window * (window - 1) // 2)
 
-    total = torch.full((chunks, top_k), -math.inf, dtype=torch.float32, device=device)
-    start = torch.full((chunks, top_k), -1, dtype=torch.int64, device=device)
+    total = torch.full((count, top_k), -math.inf, dtype=torch.float32, device=device)
+    start = torch.full((count, top_k), -1, dtype=torch.int64, device=device)
     end = start.clone()
-    peak = torch.empty(2, chunks, dtype=torch.float32, device=device)
-    spread = torch.zeros(2, chunks, dtype=torch.float32, device=device)
+    peak = torch.empty(2, count, dtype=torch.float32, device=device)
+    spread = torch.zeros(2, count, dtype=torch.float32, device=device)
 
-    budget = (
-        _BLOCK_ELEMENTS * torch.get_num_threads() if device.type == "cpu" else _BLOCK_ELEMENTS_GPU
-    )
-    step = min(budget // (width + window), _BLOCK_CELLS // (min(top_k, width) * window))
-    step = min(max(step, 1), max(chunks, 1))
+    step = _chunks_at_once(device, width, window, min(top_k, width), count)
     block_shape = 2, step, width + window - 1
     buffer = torch.full(block_shape, -math.inf, dtype=torch.float32, device=device)
     ceiling = torch.full((2 * width,), -math.inf, dtype=torch.float32, device=device)
     ceiling[:width] = math.inf
-    position = torch.arange(width, dtype=torch.int64, device=device)
-
-    for first in range(0, chunks, step):
-        block = slice(first, min(first + step, chunks))
-        rows = block.stop - first
-        base = row_offset[block] + low[block]
-        lengths = high[block] - low[block]
-        if context_mask is None and not null_in_spans:
-            inside = None
-        else:
-            place = low[block, None] + position
-            inside = (place >= context[block, :1]) & (place < context[block, 1:])
-            if context_mask is not None:
-                inside &= _rows(context_mask, base, width)
-            if null_in_spans:
-                inside |= place == null[block, None]
-        both = buffer[:, :rows]
-        sides = [_rows(logits, base, width) for logits in (start_logits, end_logits)]
-        if inside is None:
-            # min(x, +inf or -inf) is several times faster than a masked fill, but keeps a NaN.
-            limit = _rows(ceiling, width - lengths.clamp_(min=0), width)
-            for side, out in zip(sides, both, strict=True):
-                torch.minimum(side, limit, out=out[:, :width])
-            torch.amax(both, 2, out=peak[:, block])
-            if peak[:, block].isnan().any():
-                inside = position < lengths[:, None]
-        if inside is not None:
-            for side, out in zip(sides, both, strict=True):
-                out[:, :width] = torch.where(inside, side.float(), -math.inf)
-            torch.amax(both, 2, out=peak[:, block])
+    for first in range(0, count, step):
+        block = slice(first, min(first + step, count))
+        both = buffer[:, : block.stop - first]
+        _copy_support(chunks, block, ceiling, both[:, :, :width], peak[:, block])
         if normalize:
             # max(log softmax) = max - logsumexp, in one fused pass; NaN for an all -inf row.
             torch.amax(torch.log_softmax(both, 2), 2, out=spread[:, block])
-
         values, starts, ends = _block_top_k(both[0, :, :width], both[1], window, top_k)
-        kept = values.shape[1]
+        kept, low = values.shape[1], chunks.low[block, None]
         total[block, :kept] = values
-        start[block, :kept] = torch.where(values > -math.inf, starts + low[block, None], -1)
-        end[block, :kept] = torch.where(values > -math.inf, ends + low[block, None], -1)
+        start[block, :kept] = torch.where(values > -math.inf, starts + low, -1)
+        end[block, :kept] = torch.where(values > -math.inf, ends + low, -1)
 
-    # The null position joins the support where it is not a context token already.
-    at_null = torch.full((2, chunks), -math.inf, dtype=torch.float32, device=device)
-    at = (row_offset + null).clamp_(0, max(start_logits.numel() - 1, 0))
-    if start_logits.numel():
-        for side, logits in zip(at_null, (start_logits, end_logits), strict=True):
-            torch.where(has_null, logits[at].float(), side, out=side)
-    counted = has_null & inside_context if not null_in_spans else has_null
-    if context_mask is not None and not null_in_spans and context_mask.numel():
-        counted = counted & context_mask[at]
-    outside = at_null.masked_fill(counted, -math.inf)
     log_norm = torch.where(peak == -math.inf, peak, peak - spread)
-    log_norm = torch.logaddexp(log_norm, outside)
-    peak = torch.maximum(peak, outside)
+    at_null, apart = _null_logits(chunks)
+    log_norm = torch.logaddexp(log_norm, apart)
+    peak = torch.maximum(peak, apart)
     sums = peak.sum(0)
     nonfinite = peak.isnan().any(0) | (peak == math.inf).any(0) | (sums == math.inf)
     return ChunkSpans(
@@ -185,21 +165,93 @@ def chunk_top_k(
         start,
         end,
         log_norm if normalize else torch.zeros_like(log_norm),
-        torch.where(has_null, at_null.sum(0), math.inf),
+        torch.where(chunks.null >= 0, at_null.sum(0), math.inf),
         nonfinite,
     )
 
 
-def merge(
-    found: ChunkSpans,
-    context: Tensor,
-    question_id: Tensor | None,
-    context_offset: Tensor | None,
-    num_questions: int,
-    top_k: int,
-    scoring: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _chunks_at_once(device: torch.device, width: int, window: int, starts: int, count: int) -> int:
+    """Chunks in a block: of ``width`` tokens, with ``window`` cells for each of ``starts`` starts."""
+    elements = _BLOCK_ELEMENTS_GPU
+    if device.type == "cpu":
+        elements = _BLOCK_ELEMENTS * torch.get_num_threads()
+    step = min(elements // (width + window), _BLOCK_CELLS // (starts * window))
+    return min(max(step, 1), max(count, 1))
+
+
+def _copy_support(
+    chunks: _Chunks, block: slice, ceiling: Tensor, out: Tensor, peak: Tensor
+) -> None:
+    """A block's logits as float32, -inf for tokens that no span may have, and the largest of a row.
+
+    Args:
+        chunks: C chunks.
+        block: which of them; B.
+        ceiling: [2 * W] float32, +inf in its first half and -inf in its second.
+        out: [2, B, W] float32 for the start and end logits of W tokens from ``chunks.low`` on.
+        peak: [2, B] float32 for the largest of ``out``.
+    """
+    width = out.shape[2]
+    low = chunks.low[block]
+    lengths = chunks.high[block] - low
+    base = chunks.offset[block] + low
+    sides = [_rows(x, base, width) for x in (chunks.start_logits, chunks.end_logits)]
+    inside = _inside(chunks, block, width)
+    if inside is None:
+        # min(x, +inf or -inf) is several times faster than a masked fill, but keeps a NaN.
+        limit = _rows(ceiling, width - lengths.clamp_(min=0), width)
+        for side, of_side in zip(sides, out, strict=True):
+            torch.minimum(side, limit, out=of_side)
+        torch.amax(out, 2, out=peak)
+        if not peak.isnan().any():
+            return
+        position = torch.arange(width, dtype=torch.int64, device=out.device)
+        inside = position < lengths[:, None]
+    for side, of_side in zip(sides, out, strict=True):
+        of_side.copy_(torch.where(inside, side.float(), -math.inf))
+    torch.amax(out, 2, out=peak)
+
+
+def _inside(chunks: _Chunks, block: slice, width: int) -> Tensor | None:
+    """[B, W] bool: of the W tokens from ``chunks.low`` on, those that spans may have.
+
+    None where that is all up to ``chunks.high``.
+    """
+    if chunks.mask is None and not chunks.null_in_spans:
+        return None
+    low, context = chunks.low[block], chunks.context[block]
+    place = low[:, None] + torch.arange(width, dtype=torch.int64, device=low.device)
+    inside = (place >= context[:, :1]) & (place < context[:, 1:])
+    if chunks.mask is not None:
+        inside &= _rows(chunks.mask, chunks.offset[block] + low, width)
+    if chunks.null_in_spans:
+        inside |= place == chunks.null[block, None]
+    return inside
+
+
+def _null_logits(chunks: _Chunks) -> tuple[Tensor, Tensor]:
+    """[2, C] float32 start and end logits at the null positions, -inf for none.
+
+    Then the same with -inf also where spans may have the null position: what it adds to the support.
+    """
+    size, has_null = (2, len(chunks.null)), chunks.null >= 0
+    tokens, device = chunks.start_logits.numel(), chunks.start_logits.device
+    at_null = torch.full(size, -math.inf, dtype=torch.float32, device=device)
+    at = (chunks.offset + chunks.null).clamp_(0, max(tokens - 1, 0))
+    if tokens:
+        for side, logits in zip(at_null, (chunks.start_logits, chunks.end_logits), strict=True):
+            torch.where(has_null, logits[at].float(), side, out=side)
+    counted = has_null
+    if not chunks.null_in_spans:
+        counted = has_null & (chunks.null >= chunks.low) & (chunks.null < chunks.high)
+        if chunks.mask is not None and chunks.mask.numel():
+            counted = counted & chunks.mask[at]
+    return at_null, at_null.masked_fill(counted, -math.inf)
+
+
+def merge(found: ChunkSpans, context: Tensor, search: SpanSearch) -> Found:
     """The ``top_k`` best spans over all chunks of each question, from the best of each chunk."""
+    question_id, num_questions, top_k = search.question_id, search.num_questions, search.top_k
     chunks, kept = found.total.shape
     chunk = torch.arange(chunks, dtype=torch.int64, device=found.total.device)
     if question_id is not None and chunks == num_questions and torch.equal(question_id, chunk):
@@ -212,7 +264,7 @@ def merge(
         return torch.segment_reduce(x, reduce, lengths=lengths, unsafe=True)
 
     log_norm = found.log_norm
-    if scoring == "shared" and question_id is not None:
+    if search.scoring == "shared" and question_id is not None:
         peak = torch.stack([per_question(side, "max") for side in log_norm])
         peak = peak.clamp_(min=torch.finfo(torch.float32).min)[:, question_id]
         mass = torch.stack([per_question(side, "sum") for side in (log_norm - peak).exp()])
@@ -232,11 +284,12 @@ def merge(
 
     else:
         order, slot = _best_of_questions(
-            score, start, end, question_id, lengths, context, context_offset, top_k
+            score, start, end, question_id, lengths, context, search.context_offset, top_k
         )
 
         def place(x: Tensor, fill: float) -> Tensor:
-            out = x.new_full((num_questions * top_k + 1,), fill)  # the last one takes the losers
+            # The last one takes the losers.
+            out = x.new_full((num_questions * top_k + 1,), fill)
             return out.scatter_(0, slot, x.reshape(-1)[order])[:-1].view(num_questions, top_k)
 
     score = place(score, -math.inf)
@@ -348,7 +401,8 @@ def _top_k_in_order(x: Tensor, k: int, *, boundary_only: bool = False) -> tuple[
     values, index = values[:, :k], index[:, :k]
     if tied.any():
         # Integers in the order of (value, reversed index): no two are equal.
-        bits = (x[tied] + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
+        # Adding 0.0 makes -0.0 equal to 0.0.
+        bits = (x[tied] + 0.0).view(torch.int32)
         ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
         position = torch.arange(x.shape[1], dtype=torch.int64, device=x.device)
         key = (ordered.long() << 32) - position

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 
 import qa_fast
 from qa_fast.decoding import c_backend, spans
+from qa_fast.decoding.search import SpanSearch
 
 from ..helpers.backends import assert_identical, assert_right, decode
 from ..helpers.programs import run_python
@@ -111,24 +112,26 @@ def test_the_check_lets_pass_what_names_them(code: str) -> None:
 # ---- what C is given ----------------------------------------------------------------------------------
 
 
-def arguments(chunks: int = 3, n: int = 8) -> dict[str, Any]:
-    """Those of `c_backend.decode`."""
+def search(chunks: int = 3, n: int = 8) -> SpanSearch:
+    """One that has all tensors."""
     start, end = torch.randn(2, chunks, n, generator=torch.Generator().manual_seed(0))
-    return {
-        "start_logits": start,
-        "end_logits": end,
-        "context": torch.tensor([[1, n]] * chunks, dtype=torch.int32),
-        "context_mask": torch.ones(chunks, n, dtype=torch.bool),
-        "row_offset": torch.arange(chunks) * n,
-        "question_id": torch.arange(chunks, dtype=torch.int32),
-        "context_offset": torch.zeros(chunks, dtype=torch.int32),
-        "null_position": torch.zeros(chunks, dtype=torch.int32),
-        "num_questions": chunks,
-        "top_k": 4,
-        "max_answer_len": 3,
-        "scoring": "logit",
-        "null_in_spans": False,
-    }
+    return SpanSearch(
+        start_logits=start,
+        end_logits=end,
+        context=torch.tensor([[1, n]] * chunks, dtype=torch.int32),
+        context_mask=torch.ones(chunks, n, dtype=torch.bool),
+        row_offset=torch.arange(chunks) * n,
+        question_id=torch.arange(chunks, dtype=torch.int32),
+        context_offset=torch.zeros(chunks, dtype=torch.int32),
+        null_position=torch.zeros(chunks, dtype=torch.int32),
+        num_questions=chunks,
+        top_k=4,
+        max_answer_len=3,
+        scoring="logit",
+        null_in_spans=False,
+        max_seq_len=n,
+        max_chunks=1,
+    )
 
 
 def misaligned(x: torch.Tensor) -> torch.Tensor:
@@ -180,24 +183,24 @@ CHANGES = {
 @pytest.mark.parametrize("name", BUFFERS)
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_c_is_given_no_buffer_that_is_not_what_it_takes_it_for(name: str, change: Any) -> None:
-    given = arguments()
-    changed = change(given[name])
+    given = search()
+    changed = change(getattr(given, name))
     if name == "context":  # the number of chunks is its
-        given["null_position"] = torch.zeros(len(changed), dtype=torch.int32)
+        given = given._replace(null_position=torch.zeros(len(changed), dtype=torch.int32))
     with pytest.raises(ValueError, match=r"must be .* elements of .* in the memory of the CPU"):
-        c_backend.decode(**{**given, name: changed})
+        c_backend.decode(given._replace(**{name: changed}))
 
 
 @pytest.mark.skipif(c_backend.library() is None, reason="needs the compiled decoder")
 def test_c_is_given_no_results_of_another_size() -> None:
-    given = {**arguments(), "question_id": None, "num_questions": 2}
+    given = search()._replace(question_id=None, num_questions=2)
     with pytest.raises(ValueError, match="a question per chunk, not 2"):
-        c_backend.decode(**given)
+        c_backend.decode(given)
 
 
 def test_logits_that_lie_in_memory_in_unusual_ways() -> None:
     """Not aligned, yet to be negated, of a subclass: the same answers."""
-    start, end = (arguments()[f"{side}_logits"] for side in ("start", "end"))
+    start, end = search().start_logits, search().end_logits
     want = spans.decode_spans(start, end)
     negative = torch.complex(start, -start).conj().imag
     assert negative.is_neg()

@@ -225,7 +225,7 @@ def test_before_triton_3_4_the_torch_backend_answers(monkeypatch: pytest.MonkeyP
     arguments, options = Case("plain").arguments()
     want = decode("torch", *arguments, **options)
     monkeypatch.setattr(triton, "__version__", "3.3.1")
-    monkeypatch.setattr(spans, "_decode_on_cpu", spans._decode_on_gpu)
+    monkeypatch.setattr(spans, "decode_on_cpu", spans.decode_on_gpu)
     triton_backend._is_new_enough.cache_clear()
     try:
         assert not triton_backend._is_new_enough()

@@ -11,6 +11,7 @@ import torch
 
 import qa_fast
 from qa_fast.decoding import c_backend, spans
+from qa_fast.decoding.search import SpanSearch
 
 from ..helpers.backends import DEVICE, assert_identical
 
@@ -172,9 +173,9 @@ def test_what_is_the_same_for_all_chunks_is_no_tensor_on_a_gpu(
     want = qa_fast.decode_spans(start, end, **{**options, **tensors})
     given = []
 
-    def decode(*arguments: Any) -> Any:
-        given.append((arguments[2], arguments[7]))
-        return found_by_kernels(*arguments)
+    def decode(search: SpanSearch) -> Any:
+        given.append((search.context, search.null_position))
+        return found_by_kernels(search)
 
     found_by_kernels = spans.triton_backend.decode
     monkeypatch.setattr(spans.triton_backend, "decode", decode)

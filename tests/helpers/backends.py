@@ -10,7 +10,8 @@ from unittest import mock
 import numpy as np
 import torch
 
-from qa_fast.decoding import c_backend, reference, spans, triton_backend
+from qa_fast.decoding import c_backend, reference, spans, torch_backend, triton_backend
+from qa_fast.decoding.search import SpanSearch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -24,27 +25,25 @@ def tolerance(arguments: Any) -> float:
     return 2e-5 + 5e-7 * largest
 
 
-def _generic(*arguments: Any) -> Any:
-    return spans._decode_spans._init_fn(*arguments)
-
-
-def _triton(*arguments: Any) -> Any:
-    start_logits, _, context, _, _, question_id, context_offset, null_position = arguments[:8]
-    flat = start_logits.ndim == 1
-    most_chunks = 1 if question_id is None else max(1, len(context))
-    longest = start_logits.shape[-1]
-    if flat and len(context):
+def _triton(search: SpanSearch) -> Any:
+    context, null_position = search.places()
+    chunks, flat = len(context), search.start_logits.ndim == 1
+    longest = search.start_logits.shape[-1]
+    if flat and chunks:
         longest = max(int(context[:, 1].max()), int(null_position.max()) + 1)
     # What is the same for all chunks is no tensor, as on a GPU.
-    given = list(arguments[:-2])
     whole = torch.tensor([0, longest])
-    if not flat and context_offset is None and bool((context == whole).all()):
-        given[2] = None
-    if len(context) and bool((null_position == null_position[0]).all()):
-        given[7] = int(null_position[0])
+    whole_rows = not flat and search.context_offset is None and bool((context == whole).all())
+    same = chunks and bool((null_position == null_position[0]).all())
+    search = search._replace(
+        context=None if whole_rows else context,
+        null_position=int(null_position[0]) if same else null_position,
+        max_seq_len=longest,
+        max_chunks=1 if search.question_id is None else max(1, chunks),
+    )
     with warnings.catch_warnings():  # Triton's interpreter computes with NumPy
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = triton_backend.decode(*given, longest, most_chunks)
+        found = triton_backend.decode(search)
     if found is None:
         import pytest  # here, so that the benchmarks can use this module without it
 
@@ -63,8 +62,8 @@ def decode(backend: str, *arguments: Any, **options: Any) -> spans.Spans:
         import pytest
 
         pytest.skip("qa_fast was installed without a C compiler")
-    run = {"cpu": spans._decode_on_cpu, "torch": _generic, "triton": _triton}[backend]
-    with mock.patch.object(spans, "_decode_on_cpu", run):
+    run = {"cpu": spans.decode_on_cpu, "torch": torch_backend.decode, "triton": _triton}[backend]
+    with mock.patch.object(spans, "decode_on_cpu", run):
         return spans.decode_spans(*arguments, **options)
 
 

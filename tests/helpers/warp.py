@@ -592,14 +592,14 @@ def run_on_warps(work: Any, *, peaked: bool = False, seed: int = 0) -> dict[str,
              "lists": launch.integers.get("lists_per_program", 1)}
         )  # fmt: skip
 
-    def decode(*arguments: Any) -> Any:
-        by_triton: Any = triton_backend.decode
-        return by_triton(*arguments[:-2], work.n, work.chunks or 1)
+    def decode(search: Any) -> Any:
+        limits = {"max_seq_len": work.n, "max_chunks": work.chunks or 1}
+        return triton_backend.decode(search.as_tensors()._replace(**limits))
 
     call = random_call(work, peaked=peaked, seed=seed)
     expected = qa_fast.decode_spans(**call)
     with (
-        mock.patch.object(spans, "_decode_on_cpu", decode),
+        mock.patch.object(spans, "decode_on_cpu", decode),
         mock.patch.object(JITFunction, "run", run),
         np.errstate(all="ignore"),
     ):

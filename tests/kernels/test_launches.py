@@ -296,7 +296,7 @@ def test_results_of_the_operator_share_no_memory() -> None:
     start, end = logits(4, 50)
     context = torch.tensor([[0, 50]] * 4, dtype=torch.int32).to("cuda:0")
     arguments = start, end, context, None, None, None, None, context[:, 0].contiguous(), 4, 3, 9
-    found = spans._decode_on_gpu_operator(*arguments, "probability", False, 50, 1)
+    found = spans._operator_on_gpu(*arguments, "probability", False, 50, 1)
     assert [x.dtype for x in found] == [
         torch.float32,
         *3 * [torch.int32],
