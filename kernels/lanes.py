@@ -145,8 +145,7 @@ def peak_and_mass(x, extra, lane, PER: tl.constexpr):
         mass = tl.exp2(tl.fma(extra, LOG2_E, c))
         for r in tl.static_range(PER):
             mass += tl.exp2(tl.fma(x[r], LOG2_E, c))
-    else:
-        # Rare. What is lost when the product is rounded would be as large as the differences.
+    else:  # rare: what is lost when the product is rounded would be as large as the differences
         peak = tl.maximum(peak, LOWEST)
         mass = tl.exp2((extra - peak) * LOG2_E)
         for r in tl.static_range(PER):
