@@ -26,7 +26,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 import triton
-from qa_fast.kernels import span_topk
+from qa_fast.kernels import candidates
 
 import qa_fast
 from qa_fast.decoding import triton_backend
@@ -61,13 +61,13 @@ def counted() -> Iterator[collections.Counter[str]]:
     counts: collections.Counter[str] = collections.Counter()
 
     def counting(name: str) -> Any:
-        function = getattr(span_topk, name)
+        function = getattr(candidates, name)
 
         def call(*arguments: Any) -> Any:
             counts[name] += 1
             return function(*arguments)
 
-        return mock.patch.object(span_topk, name, call)
+        return mock.patch.object(candidates, name, call)
 
     with counting("_count"), counting("_first_equals"):
         yield counts

@@ -23,12 +23,15 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 # Of peaks below it LOG2_E times the peak is rounded by 0.004 at most.
 LARGEST_PEAK = tl.constexpr(65536.0)
-MINUS_INF_KEY = tl.constexpr(-2139095041)  # ordered(-inf)
+# ordered(-inf), a key below it, and an index above all.
+MINUS_INF_KEY = tl.constexpr(-2139095041)
 NO_KEY = tl.constexpr(-2147483648)
 NO_INDEX = tl.constexpr(2147483647)
-INF_BITS = tl.constexpr(2139095040)  # as_bits(inf)
-MINUS_INF_BITS = tl.constexpr(-8388608)  # as_bits(-inf)
-VEC = tl.constexpr(4)  # tokens that a lane loads at a time
+# as_bits of inf and of -inf.
+INF_BITS = tl.constexpr(2139095040)
+MINUS_INF_BITS = tl.constexpr(-8388608)
+# Tokens that a lane loads at a time.
+VEC = tl.constexpr(4)
 
 
 @triton.jit

@@ -35,5 +35,6 @@ def launch(
         compiled[(programs, 1, 1)](*arguments)
         return
     compiled = kernel[(programs,)](*arguments, **options)
-    if compiled is not None:  # as from Triton's interpreter
+    # Triton's interpreter returns None.
+    if compiled is not None:
         _compiled[key] = compiled
