@@ -950,9 +950,8 @@ def suite(run: Run) -> None:
     tests = ["test_operator.py"] + (["test_decode.py"] if run.gpu else [])
     # `random_calls` has done what hypothesis would: each of its many kernels in turn, in one process.
     parallel = ["-n", str(os.cpu_count())] if run.gpu and find_spec("xdist") else ["-p", "no:xdist"]
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # not the root, where kernels/ would shadow a package
+    # Not in the root, where kernels/ would shadow a package.
+    with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         command = [
             sys.executable, "-c", "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))",

@@ -31,7 +31,7 @@ from qa_fast.kernels import candidates
 import qa_fast
 from qa_fast.decoding import triton_backend
 from qa_fast.decoding.search import SpanSearch
-from qa_fast.engine import engine
+from qa_fast.engine import windows
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,13 +43,13 @@ def logits(path: Path, limit: int) -> list[tuple[torch.Tensor, ...]]:
         for example, _ in zip(qa_fast.read_examples(path), range(limit), strict=False)
     ]
     found: list[tuple[torch.Tensor, ...]] = []
-    decode = engine.decode_spans
+    decode = windows.decode_spans
 
     def spy(start: Any, end: Any, context: Any, *rest: Any, **options: Any) -> Any:
         found.append((start.clone(), end.clone(), context, options["row_offset"]))
         return decode(start, end, context, *rest, **options)
 
-    with mock.patch.object(engine, "decode_spans", spy):
+    with mock.patch.object(windows, "decode_spans", spy):
         question, context = zip(*pairs, strict=True)
         qa_fast.pipeline()(question=list(question), context=list(context))
     return found

@@ -329,7 +329,7 @@ class Engine:
     def _compiled(self, stages: Stages, executor: ThreadPoolExecutor) -> Future[None]:
         """The kernels that decode with these options, once for all calls with them."""
         if stages.options not in self._kernels:
-            self._kernels[stages.options] = executor.submit(stages.compile)
+            self._kernels[stages.options] = executor.submit(stages.compile, self.device)
         return self._kernels[stages.options]
 
     def _warn_once(self, note: str | None) -> None:

@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from qa_fast.data.errors import Argument, ExampleError, Words
@@ -174,11 +175,11 @@ class Stages:
         self._batch_size = batch_size
         self._done = done
 
-    def compile(self) -> None:
-        """Have the kernels compiled that decode with these options."""
+    def compile(self, device: torch.device) -> None:
+        """Have the kernels compiled that decode with these options on ``device``."""
         options = self.options
         warmup(
-            self._forward.device.device,
+            device,
             top_k=wanted(options),
             max_answer_len=options.max_answer_len,
             scoring=options.scoring,

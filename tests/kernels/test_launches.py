@@ -18,8 +18,7 @@ import torch
 
 import qa_fast
 from qa_fast.decoding import spans
-from qa_fast.engine import Engine, Options
-from qa_fast.engine import engine as engine_module
+from qa_fast.engine import Engine, Options, windows
 
 from ..helpers.tiny import tokenizer_of, xquad
 
@@ -102,8 +101,8 @@ def test_a_long_run_compiles_few_kernels(
 ) -> None:
     from ..helpers.launches import gpus
 
-    windows = 200
-    monkeypatch.setattr(engine_module, "WINDOW_QUESTIONS", 3)
+    count = 200
+    monkeypatch.setattr("qa_fast.engine.engine.WINDOW_QUESTIONS", 3)
     engine = Engine(tokens_as_logits, tokenizer_of("wordpiece"))
     calls = []
     with gpus() as found:
@@ -114,12 +113,12 @@ def test_a_long_run_compiles_few_kernels(
                 spans.decode_spans(start.to("cuda:0"), end.to("cuda:0"), *rest, **named)
             return spans.decode_spans(start, end, *rest, **named)
 
-        monkeypatch.setattr(engine_module, "decode_spans", decode_on_gpu)
-        readings = list(engine.read(pairs(3 * windows), Options(**options)))
-    assert len(readings) == 3 * windows
-    assert len(calls) >= windows
+        monkeypatch.setattr(windows, "decode_spans", decode_on_gpu)
+        readings = list(engine.read(pairs(3 * count), Options(**options)))
+    assert len(readings) == 3 * count
+    assert len(calls) >= count
     assert len(set(calls)) > 10
-    assert len(found.launches) >= windows
+    assert len(found.launches) >= count
     assert found.waits == []
     assert len(found.compiled) <= 4, found.compiled
 
@@ -445,8 +444,8 @@ def test_an_engine_compiles_ahead_of_its_first_answer(
             order.append(("decode", len(found.compiled)))
             return spans.decode_spans(start, end, *rest, **named)
 
-        monkeypatch.setattr(engine_module, "warmup", warm_gpu)
-        monkeypatch.setattr(engine_module, "decode_spans", decode_on_gpu)
+        monkeypatch.setattr(windows, "warmup", warm_gpu)
+        monkeypatch.setattr(windows, "decode_spans", decode_on_gpu)
         monkeypatch.setattr(Engine, "device", torch.device("cuda", 0))
         for given in (pairs(20), [("Who?", "Ada.")]):
             list(engine.read(given, Options(**options)))
@@ -455,6 +454,6 @@ def test_an_engine_compiles_ahead_of_its_first_answer(
 
 
 def test_an_engine_on_a_cpu_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "warmup", None)
+    monkeypatch.setattr(windows, "warmup", None)
     engine = Engine(tokens_as_logits, tokenizer_of("wordpiece"))
     assert len(list(engine.read(pairs(3), Options()))) == 3
