@@ -70,6 +70,36 @@ class Logits(NamedTuple):
     failed: Failures
 
 
+class _Rows(NamedTuple):
+    """Rows that the model reads in one call, and the places of their logits.
+
+    Attributes:
+        chunks: [C] the numbers of their chunks, the longest first; rows behind them are padding.
+        length: [C] tokens in each.
+        inputs: the model's arguments: [rows, width], by name.
+        start: [rows, width] where the start logits go.
+        end: [rows, width] where the end logits go.
+    """
+
+    chunks: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int32]
+    inputs: dict[str, Tensor]
+    start: Tensor
+    end: Tensor
+
+    def halves(self) -> Iterator[_Rows]:
+        """The rows of one half of the chunks and of the other, each as wide as it has to be."""
+        size = (len(self.length) + 1) // 2
+        for first in range(0, len(self.length), size):
+            part = slice(first, min(first + size, len(self.length)))
+            # The longest come first: the second half can be narrower.
+            corner = part, slice(int(self.length[part].max()))
+            inputs = {name: tensor[corner].contiguous() for name, tensor in self.inputs.items()}
+            yield _Rows(
+                self.chunks[part], self.length[part], inputs, self.start[corner], self.end[corner]
+            )
+
+
 class Forward:
     """A model, and how it is called.
 
@@ -252,9 +282,8 @@ class Forward:
             shape = batch.rows, batch.width
             views = {name: tensor[here].view(shape) for name, tensor in inputs.items()}
             out = start[here].view(shape), end[here].view(shape)
-            calls.append(
-                partial(self._run_batch, batch.chunks, views, plan.length[batch.chunks], *out)
-            )
+            rows = _Rows(batch.chunks, plan.length[batch.chunks], views, *out)
+            calls.append(partial(self._run_batch, rows))
         with self._ready():
             if self._sparse and isinstance(self.model, torch.nn.Module):
                 # It leaves block-sparse attention for good at the first short row: here, for the
@@ -276,46 +305,45 @@ class Forward:
             yield
 
     @torch.inference_mode()
-    def _run_batch(
-        self,
-        chunks: npt.NDArray[np.int64],
-        inputs: dict[str, Tensor],
-        length: npt.NDArray[np.int32],
-        start: Tensor,
-        end: Tensor,
-    ) -> Failures:
-        """Fill ``start`` and ``end`` [rows, width] with what the model gives for C <= rows chunks."""
-        rows, width = start.shape
+    def _run_batch(self, batch: _Rows) -> Failures:
+        """Fill the batch's logits with what the model gives."""
+        rows, width = batch.start.shape
         if rows == 1 or rows * width <= self.max_batch_tokens:
-            error = self._try(inputs, start, end)
+            error = self._try(batch)
             if rows == 1 and isinstance(error, OutOfMemory):  # a shortage may pass
-                error = self._try(inputs, start, end)
+                error = self._try(batch)
             if error is None:
                 return {}
             if is_device_lost(error):
-                raise BatchError(chunks.tolist(), error) from error
+                raise BatchError(batch.chunks.tolist(), error) from error
             too_large = isinstance(error, OutOfMemory)
-            if rows == 1 and not (too_large and width > length[0]):
-                start.fill_(torch.nan)
-                end.fill_(torch.nan)
-                return {int(chunks[0]): error}
+            if rows == 1 and not (too_large and width > batch.length[0]):
+                batch.start.fill_(torch.nan)
+                batch.end.fill_(torch.nan)
+                return {int(batch.chunks[0]): error}
             if too_large:
                 self._lower_budget(rows * width)
-        return self._run_halves(chunks, inputs, length, start, end)
+        failed: Failures = {}
+        for half in batch.halves():
+            failed |= self._run_batch(half)
+            # A model that has never worked is not tried with every single chunk.
+            if not self._works and 1 < len(half.chunks) == len(failed):
+                _raise_first(failed)
+        return failed
 
-    def _try(self, inputs: dict[str, Tensor], start: Tensor, end: Tensor) -> Exception | None:
+    def _try(self, batch: _Rows) -> Exception | None:
         """Call the model once; what went wrong, if anything did.
 
         Raises:
             ValueError: the model returned something else than logits.
         """
-        shape = start.shape[0], start.shape[1]
+        shape = batch.start.shape[0], batch.start.shape[1]
         try:
-            output = self._call(**self._arguments(inputs))
+            output = self._call(**self._arguments(batch.inputs))
             logits = logits_in(output, shape)
             if logits is not None:
-                start.copy_(logits[0])
-                end.copy_(logits[1])
+                batch.start.copy_(logits[0])
+                batch.end.copy_(logits[1])
                 self._works = True
                 self._restore_budget()
                 return None
@@ -328,28 +356,6 @@ class Forward:
         # Only now, when the shortage's error with all that its traceback holds is gone.
         self.device.free_cache()
         return OutOfMemory()
-
-    def _run_halves(
-        self,
-        chunks: npt.NDArray[np.int64],
-        inputs: dict[str, Tensor],
-        length: npt.NDArray[np.int32],
-        start: Tensor,
-        end: Tensor,
-    ) -> Failures:
-        """`_run_batch`, for each half of the rows."""
-        failed: Failures = {}
-        size = (len(length) + 1) // 2
-        for first in range(0, len(length), size):
-            part = slice(first, min(first + size, len(length)))
-            # Rows are sorted: the second half can be narrower.
-            corner = part, slice(int(length[part].max()))
-            views = {name: tensor[corner].contiguous() for name, tensor in inputs.items()}
-            failed |= self._run_batch(chunks[part], views, length[part], start[corner], end[corner])
-            # A model that has never worked is not tried with every single chunk.
-            if not self._works and 1 < size == len(failed):
-                _raise_first(failed)
-        return failed
 
     def _arguments(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         # Copies: a model that writes into them must find them whole when a batch is tried again.
