@@ -48,9 +48,9 @@ from transformers import (
 )
 
 from qa_fast.engine import Engine, Options, Stats
-from qa_fast.engine.chunker import Chunker
 from qa_fast.engine.streams import Pair
 from qa_fast.models.checkpoints import BUNDLED_MODEL
+from qa_fast.texts.chunker import Chunker
 
 if TYPE_CHECKING:
     import typer

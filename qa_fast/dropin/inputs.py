@@ -17,8 +17,8 @@ import torch
 
 from qa_fast.data.errors import ExampleError
 from qa_fast.data.sources import length_of
-from qa_fast.engine.errors import text_problem
 from qa_fast.engine.streams import Pair
+from qa_fast.texts.problems import text_problem
 
 
 class Inputs(NamedTuple):

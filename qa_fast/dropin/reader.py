@@ -16,9 +16,9 @@ from typing import Any, TypedDict
 import torch
 
 from qa_fast.data.errors import ExampleError
-from qa_fast.engine.errors import text_problem
 from qa_fast.engine.loading import ModelSpec
 from qa_fast.engine.options import Options, check_count, check_flag, is_number
+from qa_fast.texts.problems import text_problem
 
 from .inputs import read_texts
 

@@ -22,8 +22,9 @@ from typing import Any, NoReturn
 import transformers
 
 from qa_fast.engine.engine import Engine
-from qa_fast.engine.errors import text_problem, warn_caller
+from qa_fast.engine.errors import warn_caller
 from qa_fast.engine.options import Options
+from qa_fast.texts.problems import text_problem
 
 from .inputs import SquadExample, read_inputs
 from .pipeline import TASK, Result, known_options, with_options

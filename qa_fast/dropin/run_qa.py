@@ -18,8 +18,8 @@ from torch import Tensor
 
 from qa_fast.decoding.spans import decode_spans
 from qa_fast.engine.candidates import PLACES, of_similar_size, span_count
-from qa_fast.engine.chunks import Int64
 from qa_fast.engine.options import check_count
+from qa_fast.texts.chunks import Int64
 
 from .run_qa_answers import (
     Float32,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from qa_fast.engine.chunks import Int64
+from qa_fast.texts.chunks import Int64
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -94,8 +94,9 @@ def with_null_answers(nbest: NBest, null: NullAnswers) -> NBest:
     longer = NBest(*fields).ordered(source)
     row = np.arange(len(ahead))
     values: Any = *null, 0, 0
-    for field, value in zip(longer, values, strict=True):
-        field[row, ahead] = value
+    arrays: tuple[Any, ...] = longer
+    for array, value in zip(arrays, values, strict=True):
+        array[row, ahead] = value
     at_origin = (nbest.valid & (nbest.start == 0) & (nbest.end == 0)).any(axis=1)
     longer.valid[:, -1] &= (ahead == most) & ~at_origin
     return longer

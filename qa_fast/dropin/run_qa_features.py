@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from qa_fast.engine.chunks import Int64
+from qa_fast.texts.chunks import Int64
 
 BLOCK = 1000
 """Features whose tokens are looked at together."""

@@ -1,19 +1,15 @@
-"""Texts in, answers out: chunks, batches, the model, the decoder, characters.
+"""Texts in, answers out: windows, batches, the model, the decoder.
 
 - `engine`: `Engine`: windows read side by side, in the order of their pairs
 - `loading`: a model by name, ready to read
 - `options`: `Options` and their defaults
 - `streams`: a caller's pairs, cut into windows
 - `windows`: the stages that a window goes through; `Stats`
-- `chunker`: tokenize once, cut, remember contexts
-- `chunks`: `Chunks`, and how they are put together
-- `special_tokens`: where a tokenizer puts special tokens
 - `batches`: which chunks are read together, and where they lie
 - `forward`: run the model; smaller batches when memory runs out
 - `device`: where a model runs, and how arrays get there
 - `candidates`: how many spans are decoded, of which questions together
-- `readings`: token spans to words and characters
-- `errors`: what goes wrong with a text, a batch, a model
+- `errors`: what goes wrong with a batch, a model
 """
 
 from qa_fast.data.errors import ExampleError as ExampleError

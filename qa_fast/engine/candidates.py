@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .chunks import Chunks, Int32, Int64
+from qa_fast.texts.chunks import Chunks, Int32, Int64
+
 from .options import Options
 
 # Places that any questions may share: 16 MB.

@@ -29,12 +29,12 @@ import torch
 from qa_fast.data.errors import Argument, ArgumentError, ExampleError
 from qa_fast.decoding.tokens import token_probabilities
 from qa_fast.models.traits import check_model, position_limit, vocabulary_size
+from qa_fast.texts.chunker import Chunker, default_doc_stride
+from qa_fast.texts.readings import Reading
 
-from .chunker import Chunker
 from .errors import warn_caller
 from .forward import Forward
-from .options import Options, check_count, default_doc_stride, default_max_seq_len
-from .readings import Reading
+from .options import Options, check_count, default_max_seq_len
 from .streams import Pair, Window, submit_windows
 from .windows import Stages, Stats, read_ahead, with_progress
 

@@ -35,9 +35,9 @@ from qa_fast.models.traits import (
     unwrapped,
     vocabulary_size,
 )
+from qa_fast.texts.chunks import Chunks, ranges
 
 from .batches import Plan, bucket_widths, plan_batches
-from .chunks import Chunks, ranges
 from .device import Device, Runner, is_device_lost, is_out_of_memory, one_by_one, place_model
 from .errors import BatchError, OutOfMemory
 

@@ -10,9 +10,7 @@ import numpy as np
 
 from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.decoding.search import Scoring
-
-DEFAULT_MAX_SEQ_LEN = 384
-DEFAULT_DOC_STRIDE = 128
+from qa_fast.texts.chunker import DEFAULT_MAX_SEQ_LEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +116,3 @@ def default_max_seq_len(tokenizer: Any, position_limit: int | None = None) -> in
         )
     limits = (DEFAULT_MAX_SEQ_LEN, limit, position_limit)
     return int(min(n for n in limits if n is not None and n >= 1))
-
-
-def default_doc_stride(max_seq_len: int) -> int:
-    """128, or half of ``max_seq_len`` where that is less."""
-    return min(max_seq_len // 2, DEFAULT_DOC_STRIDE)

@@ -18,16 +18,16 @@ from torch import Tensor
 from qa_fast.data.errors import Argument, ExampleError, Words
 from qa_fast.data.sources import length_of
 from qa_fast.decoding.spans import Spans, decode_spans, warmup
+from qa_fast.texts.chunker import Chunker
+from qa_fast.texts.chunks import Chunks
+from qa_fast.texts.readings import Reading, TokenSpans, hollow_note, make_readings
 
 from .batches import Plan
 from .candidates import Part, parts, wanted
-from .chunker import Chunker
-from .chunks import Chunks
 from .device import Runner, is_device_lost, one_by_one
 from .errors import BatchError, ModelError, OutOfMemory, numbers_in_words, raised_by
 from .forward import Forward, Logits
 from .options import Options
-from .readings import Reading, hollow_note, make_readings
 from .streams import Pair, Window
 
 # Kernels for questions of up to so many chunks are compiled before they are needed. More are rare.
@@ -288,7 +288,7 @@ class Stages:
                 found = make_readings(
                     part.chunks,
                     [window.contexts[item - window.first_item] for item in items],
-                    spans,
+                    TokenSpans(*(tensor.numpy() for tensor in spans[:5])),
                     scoring=options.scoring,
                     per_chunk=options.decodes_chunks,
                     top_k=options.top_k,

@@ -19,8 +19,8 @@ from qa_fast.data.errors import (
 from qa_fast.data.examples import Row
 from qa_fast.engine.engine import Engine
 from qa_fast.engine.options import Options
-from qa_fast.engine.readings import Reading
 from qa_fast.engine.streams import Pair
+from qa_fast.texts.readings import Reading
 
 OnError = Literal["fail", "skip"]
 

@@ -15,8 +15,8 @@ import torch
 from qa_fast.decoding import reference
 from qa_fast.dropin.pipeline import QuestionAnsweringPipeline, pipeline
 from qa_fast.engine import Engine, Options, loading
-from qa_fast.engine.chunker import make_chunks
 from qa_fast.engine.engine import WINDOW_QUESTIONS
+from qa_fast.texts.chunker import make_chunks
 
 from ..helpers.tiny import BUNDLED, DATA, tiny_model, tokenizer_of
 

@@ -13,7 +13,7 @@ import pytest
 import qa_fast
 from qa_fast.engine import Engine, Options
 from qa_fast.engine.candidates import PLACES, Part, most_spans, parts, span_count
-from qa_fast.engine.chunker import make_chunks
+from qa_fast.texts.chunker import make_chunks
 
 from ..helpers.hashing import Hashing
 from ..helpers.tiny import tokenizer_of

@@ -20,8 +20,8 @@ from transformers import BertConfig, BertModel, XLNetConfig, XLNetForQuestionAns
 from qa_fast.engine import Engine, ExampleError, Options, Stats, streams
 from qa_fast.engine import engine as engine_module
 from qa_fast.engine.batches import plan_batches
-from qa_fast.engine.chunker import make_chunks
-from qa_fast.engine.readings import Reading
+from qa_fast.texts.chunker import make_chunks
+from qa_fast.texts.readings import Reading
 
 from ..helpers import oracle
 from ..helpers.engines import OPTIONS, CallableModel, answers_of, examples, same, worker_threads

@@ -19,7 +19,7 @@ import qa_fast
 from qa_fast.dropin.pipeline import QuestionAnsweringPipeline, pipeline
 from qa_fast.engine import Engine, ExampleError, Options
 from qa_fast.engine import engine as engine_module
-from qa_fast.engine.readings import Reading
+from qa_fast.texts.readings import Reading
 
 from ..helpers import oracle, strategies
 from ..helpers.hashing import Hashing

@@ -11,7 +11,7 @@ import torch
 from qa_fast.decoding import reference
 from qa_fast.engine import Options
 from qa_fast.engine.candidates import DEEPEST, candidate_count
-from qa_fast.engine.chunker import make_chunks
+from qa_fast.texts.chunker import make_chunks
 
 
 def answers(

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from qa_fast.engine.readings import char_ranges
+from qa_fast.texts.readings import char_ranges
 
 DATA = Path(__file__).parents[1] / "recorded"
 BUNDLED = Path(__file__).parents[2] / "qa_fast" / "models" / "minilm-l6-squad"

@@ -28,7 +28,7 @@ import qa_fast
 from qa_fast.engine import Engine, ExampleError, ModelError, Options
 from qa_fast.engine import forward as forward_module
 from qa_fast.engine.device import is_device_lost
-from qa_fast.engine.readings import Reading
+from qa_fast.texts.readings import Reading
 
 from ..helpers.engines import (
     OPTIONS,

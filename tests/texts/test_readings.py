@@ -6,17 +6,17 @@ from dataclasses import replace
 from math import exp, inf, log
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 import qa_fast
-from qa_fast.decoding.spans import Spans
 from qa_fast.engine import Engine, Options
 from qa_fast.engine.candidates import candidate_count
-from qa_fast.engine.chunker import make_chunks
-from qa_fast.engine.readings import Reading, make_readings
+from qa_fast.texts.chunker import make_chunks
+from qa_fast.texts.readings import Reading, TokenSpans, make_readings
 
 from ..helpers.hashing import Hashing
 from ..helpers.tiny import FAMILIES, char_range, tokenizer_of
@@ -26,16 +26,15 @@ def encode(family: str, text: str):
     return make_chunks(tokenizer_of(family), ["q"], [text]).encodings[0]
 
 
-def spans_of(rows: list[list[tuple[float, int, int, int]]], null: list[float]) -> Spans:
+def spans_of(rows: list[list[tuple[float, int, int, int]]], null: list[float]) -> TokenSpans:
     """Spans from lists of (score, start, end, chunk) of equal length."""
-    score, start, end, chunk = torch.tensor(rows, dtype=torch.float64).unbind(-1)
-    return Spans(
-        score.float(),
-        start.int(),
-        end.int(),
-        chunk.int(),
-        torch.tensor(null, dtype=torch.float32),
-        torch.zeros(len(rows), dtype=torch.bool),
+    score, start, end, chunk = np.moveaxis(np.array(rows, np.float64), -1, 0)
+    return TokenSpans(
+        score.astype(np.float32),
+        start.astype(np.int32),
+        end.astype(np.int32),
+        chunk.astype(np.int32),
+        np.array(null, np.float32),
     )
 
 
@@ -91,7 +90,7 @@ CONTEXT = "Ada met ada and ADA"
 MERGE = {"scoring": "probability", "align_to_words": False, "handle_impossible_answer": False}
 
 
-def readings_of(chunks, context: str, spans: Spans, **arguments):
+def readings_of(chunks, context: str, spans: TokenSpans, **arguments):
     (reading,) = make_readings(chunks, [context], spans, **arguments).readings
     return reading
 

@@ -17,13 +17,12 @@ import numpy.typing as npt
 
 from qa_fast.data.answers import Answer
 
-from .chunks import Chunks, Int64
+from .chunks import Chunks, Int32, Int64
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
     from qa_fast.decoding.search import Scoring
-    from qa_fast.decoding.spans import Spans
 
 
 # The tokenizer goes through a text's tokens to find a word's. Where so many words are looked up, one
@@ -50,6 +49,16 @@ class Reading(NamedTuple):
     chunks: int
 
 
+class TokenSpans(NamedTuple):
+    """The arrays of [`Spans`][qa_fast.decoding.spans.Spans] that answers are made from, on the host."""
+
+    score: npt.NDArray[np.float32]
+    start: Int32
+    end: Int32
+    chunk: Int32
+    null_score: npt.NDArray[np.float32]
+
+
 class Readings(NamedTuple):
     """What `make_readings` made of the spans of Q questions.
 
@@ -69,7 +78,7 @@ class Readings(NamedTuple):
 def make_readings(
     chunks: Chunks,
     contexts: Sequence[str],
-    spans: Spans,
+    spans: TokenSpans,
     *,
     scoring: Scoring,
     per_chunk: bool | None = None,
@@ -103,7 +112,7 @@ def make_readings(
     row_question = chunks.question_id if per_chunk else np.arange(questions)
     lowest_null = np.full(questions, np.inf)
     # fmin: a question with NaN logits has a NaN score.
-    np.fmin.at(lowest_null, row_question, spans.null_score.double().numpy())
+    np.fmin.at(lowest_null, row_question, spans.null_score.astype(np.float64))
 
     places = partial(
         _places,
@@ -141,7 +150,7 @@ def make_readings(
         readings.append(Reading(answers, null_score, count))
     lacking = short & best.trimmed
     if lacking:  # but not where the lists end before their last place
-        lacking &= set(row_question[spans.chunk.numpy()[:, -1] >= 0].tolist())
+        lacking &= set(row_question[spans.chunk[:, -1] >= 0].tolist())
     lost = _lost_to_space(contexts, lacking, places, merge) if lacking else []
     return Readings(readings, lost, best.hollow)
 
@@ -235,7 +244,7 @@ class _Places(NamedTuple):
 def _places(
     chunks: Chunks,
     contexts: Sequence[str],
-    spans: Spans,
+    spans: TokenSpans,
     row_question: Int64,
     *,
     within_chunk: bool,
@@ -243,7 +252,7 @@ def _places(
 ) -> Iterator[_Places]:
     """The characters of all spans, in their order, some of them at a time."""
     start, end, chunk, score = (
-        field.numpy().ravel() for field in (spans.start, spans.end, spans.chunk, spans.score)
+        field.ravel() for field in (spans.start, spans.end, spans.chunk, spans.score)
     )
     found = np.flatnonzero(chunk >= 0)  # -1: fewer candidates than asked for
     for begin in range(0, len(found), SPANS_AT_ONCE):

@@ -25,14 +25,15 @@ import numpy as np
 from qa_fast.data.errors import Argument, ArgumentError, ExampleError, Words
 
 from .chunks import Chunks, Int32, Int64, Text, assemble, lengths
-from .errors import text_problem
-from .options import DEFAULT_MAX_SEQ_LEN, default_doc_stride
+from .problems import text_problem
 from .special_tokens import Layout, rust_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 
+DEFAULT_MAX_SEQ_LEN = 384
+DEFAULT_DOC_STRIDE = 128
 CACHED_TOKENS = 1 << 16
 # No text has so many. Tokenizers without a limit say that theirs is 10**30, more than NumPy can count.
 _MOST_TOKENS = 1 << 62
@@ -324,3 +325,8 @@ class Chunker:
 def _is_tokenizers(error: BaseException) -> bool:
     """Whether ``error`` is of the tokenizer: an exception, or a panic of its Rust code."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def default_doc_stride(max_seq_len: int) -> int:
+    """128, or half of ``max_seq_len`` where that is less."""
+    return min(max_seq_len // 2, DEFAULT_DOC_STRIDE)

@@ -9,7 +9,7 @@ import pytest
 
 from qa_fast.dropin.pipeline import pipeline
 from qa_fast.engine import Engine, Options
-from qa_fast.engine.chunker import make_chunks
+from qa_fast.texts.chunker import make_chunks
 
 from ..helpers.tiny import FAMILIES, char_range, tiny_model, tokenizer_of, xquad
 

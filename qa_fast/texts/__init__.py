@@ -1,0 +1,8 @@
+"""Texts into chunks of token ids, and token spans back into characters, without PyTorch.
+
+- `chunker`: tokenize once, cut, remember contexts
+- `chunks`: `Chunks`, and how they are put together
+- `special_tokens`: where a tokenizer puts special tokens
+- `problems`: what is wrong with a text
+- `readings`: token spans to words and characters
+"""
