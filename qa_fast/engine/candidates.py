@@ -67,8 +67,8 @@ def parts(chunks: Chunks, row_offset: Int64, options: Options) -> list[Part]:
         options: what the caller asks for.
     """
     count = wanted(options)
-    rows = len(chunks) if options.decodes_chunks else len(chunks.encodings)
-    everything = Part(np.arange(len(chunks.encodings)), chunks, row_offset, count)
+    rows = len(chunks) if options.decodes_chunks else chunks.questions
+    everything = Part(np.arange(chunks.questions), chunks, row_offset, count)
     if count * max(rows, 1) <= PLACES:
         return [everything]
     held = most_spans(chunks, options)
@@ -107,7 +107,7 @@ def candidate_count(top_k: int | None, align_to_words: bool) -> int:
 def most_spans(chunks: Chunks, options: Options) -> Int64:
     """[Q]: the spans that a question has; where chunks are decoded, those of its largest one."""
     spans = span_count(chunks.context[:, 1] - chunks.context[:, 0], options.max_answer_len)
-    first = np.searchsorted(chunks.question_id, np.arange(len(chunks.encodings)))
+    first = np.searchsorted(chunks.question_id, np.arange(chunks.questions))
     reduce = np.maximum if options.decodes_chunks else np.add
     return reduce.reduceat(spans, first)
 

@@ -200,30 +200,35 @@ class Forward:
         for batch in batches:
             row_offset[batch.chunks] = size + np.arange(len(batch.chunks)) * batch.width
             size += batch.rows * batch.width
-        buffers = self._fill(
-            size, ranges(row_offset, chunks.length), chunks.input_ids, chunks.token_type_ids
-        )
+        buffers = self._fill(size, ranges(row_offset, chunks.length), chunks, chunks.places)
         return Plan(batches, chunks.length, row_offset, buffers)
 
     def _fill(
         self,
         size: int,
-        place: npt.NDArray[np.int64],
-        input_ids: npt.NDArray[Any],
-        token_type_ids: npt.NDArray[Any],
+        to: npt.NDArray[np.int64],
+        chunks: Chunks,
+        places: npt.NDArray[np.int64],
     ) -> dict[str, Tensor]:
-        """The model's arguments, [size] each: T tokens at their ``place`` [T], and padding elsewhere."""
+        """The model's arguments, [size] each: T tokens, and padding elsewhere.
+
+        Args:
+            size: tokens in all.
+            to: [T] where each token goes.
+            chunks: the chunks that hold them.
+            places: [T] where each is in the chunks' pool.
+        """
         buffers = {}
-        for name, padding, values in (
-            ("input_ids", self._pad_id, input_ids),
-            ("attention_mask", 0, 1),
-            ("token_type_ids", 0, token_type_ids),
+        for name, padding, pool in (
+            ("input_ids", self._pad_id, chunks.pool),
+            ("attention_mask", 0, None),
+            ("token_type_ids", 0, chunks.pool_types),
         ):
             if name in self._accepted:
                 buffers[name] = self.device.host_buffer((size,), torch.int64)
                 array = buffers[name].numpy()
                 array.fill(padding)
-                array[place] = values
+                array[to] = 1 if pool is None else pool[places]
         return buffers
 
     def _trials(
@@ -251,9 +256,7 @@ class Forward:
         tokens = np.concatenate(rows)
         place = np.concatenate([i * width + np.arange(len(row)) for i, row in enumerate(rows)])
         shape = len(rows), width
-        buffers = self._fill(
-            len(rows) * width, place, chunks.input_ids[tokens], chunks.token_type_ids[tokens]
-        )
+        buffers = self._fill(len(rows) * width, place, chunks, chunks.places[tokens])
         inputs = {name: self.device.upload(buffer).view(shape) for name, buffer in buffers.items()}
         output = self.model(**self._arguments(inputs))
         logits = logits_in(output, shape)

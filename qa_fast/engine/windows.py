@@ -20,7 +20,8 @@ from qa_fast.data.sources import length_of
 from qa_fast.decoding.spans import Spans, decode_spans, warmup
 from qa_fast.texts.chunker import Chunker
 from qa_fast.texts.chunks import Chunks
-from qa_fast.texts.readings import Reading, TokenSpans, hollow_note, make_readings
+from qa_fast.texts.places import TokenSpans, hollow_note
+from qa_fast.texts.readings import Reading, make_readings
 
 from .batches import Plan
 from .candidates import Part, parts, wanted
@@ -260,7 +261,7 @@ class Stages:
             context_offset=None if per_chunk else host(chunks.context_offset),
             null_position=host(chunks.null_position),
             row_offset=host(part.row_offset),
-            num_questions=len(chunks) if per_chunk else len(chunks.encodings),
+            num_questions=len(chunks) if per_chunk else chunks.questions,
             max_seq_len=self._longest_chunk(),
         )
         return device.fetch(spans)
@@ -297,8 +298,7 @@ class Stages:
                 )
             results.update(zip(items, found.readings, strict=True))
             if found.hollow and self.note is None:
-                encodings = part.chunks.encodings
-                self.note = hollow_note(encodings, items, found.hollow, self._chunker.text_of)
+                self.note = hollow_note(part.chunks, items, found.hollow, self._chunker.text_of)
             for question in self._nonfinite(part, spans):
                 failure = window.not_finite(items[question])
                 results[failure.item] = failure
@@ -329,7 +329,7 @@ class Stages:
         except RuntimeError as caught:
             if not is_device_lost(caught):
                 raise
-            hit, error = np.arange(len(window.chunks.encodings)), caught
+            hit, error = np.arange(window.chunks.questions), caught
         else:
             return
         kept = window.kept()

@@ -4,5 +4,6 @@
 - `chunks`: `Chunks`, and how they are put together
 - `special_tokens`: where a tokenizer puts special tokens
 - `problems`: what is wrong with a text
-- `readings`: token spans to words and characters
+- `places`: token spans to words and characters
+- `readings`: the answers of a question, each once
 """

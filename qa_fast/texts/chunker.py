@@ -17,26 +17,25 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import chain
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from tokenizers import Encoding
 
 from qa_fast.data.errors import Argument, ArgumentError, ExampleError, Words
 
-from .chunks import Chunks, Int32, Int64, Text, assemble, lengths
+from .chunks import Chunks, Int32, Int64, Texts, assemble
 from .problems import text_problem
 from .special_tokens import Layout, rust_tokenizer
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
-
 
 DEFAULT_MAX_SEQ_LEN = 384
 DEFAULT_DOC_STRIDE = 128
 CACHED_TOKENS = 1 << 16
 # No text has so many. Tokenizers without a limit say that theirs is 10**30, more than NumPy can count.
 _MOST_TOKENS = 1 << 62
+_NONE = np.empty(0, np.int32)
 
 
 def make_chunks(
@@ -88,21 +87,18 @@ class _Errors:
         self.found: dict[int, ExampleError] = {}
         self._first_item = first_item
 
-    def check_texts(self, questions: Sequence[object], contexts: Sequence[object]) -> None:
-        """Notes texts that cannot be tokenized."""
-        for i, pair in enumerate(zip(questions, contexts, strict=True)):
-            for kind, text in zip(("question", "context"), pair, strict=True):
-                problem = text_problem(text)
-                if problem:
-                    self._add(i, kind, problem.reason, *problem.remedies)
+    def check_texts(self, kind: str, texts: Sequence[object]) -> None:
+        """Notes texts of a kind, "question" or "context", that cannot be tokenized."""
+        for i, text in enumerate(texts):
+            # Most are sound, which takes less time to see than to explain.
+            if type(text) is str and text.isascii() and text and not text.isspace():
+                continue
+            problem = text_problem(text)
+            if problem:
+                self._add(i, kind, problem.reason, *problem.remedies)
 
     def check_tokens(
-        self,
-        kind: str,
-        texts: Sequence[str],
-        kept: Sequence[int],
-        index: Int64,
-        tokenized: Sequence[Text],
+        self, kind: str, texts: Sequence[str], kept: Sequence[int], index: Int64, found: _Tokens
     ) -> None:
         """Notes texts with tokens that the model does not know, or with none.
 
@@ -110,16 +106,18 @@ class _Errors:
             kind: "question" or "context".
             texts: all texts of that kind.
             kept: the pairs that were tokenized.
-            index: for each of these pairs its text among the ``tokenized``.
-            tokenized: the distinct ones of the texts.
+            index: for each of these pairs its text among the distinct ones.
+            found: the tokens of those.
         """
-        wrong = {n for n, text in enumerate(tokenized) if text.problem or not len(text.ids)}
-        for i, number in zip(kept, index.tolist(), strict=True) if wrong else ():
+        if not found.problems and found.texts.length.all():
+            return
+        wrong = {*found.problems, *np.flatnonzero(found.texts.length == 0).tolist()}
+        for i, number in zip(kept, index.tolist(), strict=True):
             if number in wrong:
                 nothing = (
                     f"has no tokens: the tokenizer drops all of its characters ({texts[i][:40]!r})"
                 )
-                self._add(i, kind, tokenized[number].problem or nothing)
+                self._add(i, kind, found.problems.get(number, nothing))
 
     def add_long_question(
         self, i: int, tokens: int, fits: int, max_seq_len: int, doc_stride: int
@@ -143,6 +141,21 @@ class _Errors:
     def _add(self, i: int, kind: str, reason: str | Words, *remedies: str | Words) -> None:
         error = ExampleError(self._first_item + i, kind, reason, remedies)
         self.found.setdefault(i, error)
+
+
+class _Tokens(NamedTuple):
+    """The tokens of distinct texts, and what is wrong with some of the texts, by their numbers."""
+
+    texts: Texts
+    problems: dict[int, str]
+
+
+class _Context(NamedTuple):
+    """A context that is remembered."""
+
+    encoding: Encoding
+    ids: Int32
+    problem: str | None
 
 
 class Chunker:
@@ -182,7 +195,7 @@ class Chunker:
         if unknown:
             raise ValueError(f"{type(tokenizer).__name__} adds {unknown}")
         self._cached_tokens = cached_tokens
-        self._cache: OrderedDict[str, Text] = OrderedDict()
+        self._cache: OrderedDict[str, _Context] = OrderedDict()
         self._cache_size = 0
         self._lock = Lock()
 
@@ -225,14 +238,18 @@ class Chunker:
                 f" ({max_seq_len}); got {doc_stride}",
             )
         errors = _Errors(first_item)
-        errors.check_texts(questions, contexts)
+        errors.check_texts("question", questions)
+        errors.check_texts("context", contexts)
         kept = [i for i in range(len(questions)) if i not in errors.found]
-        question_of, question_texts = self._encode(questions, kept, self._encode_questions)
-        context_of, context_texts = self._encode(contexts, kept, self._encode_contexts)
-        errors.check_tokens("question", questions, kept, question_of, question_texts)
-        errors.check_tokens("context", contexts, kept, context_of, context_texts)
-        question_len = lengths(question_texts)[question_of]
-        context_len = lengths(context_texts)[context_of]
+        question_of, distinct = _distinct(questions, kept)
+        # "fast": without offsets into the text, for which questions have no use.
+        asked = self._tokenize(distinct, self._backend.encode_batch_fast)
+        context_of, distinct = _distinct(contexts, kept)
+        read = self._tokenize_contexts(distinct)
+        errors.check_tokens("question", questions, kept, question_of, asked)
+        errors.check_tokens("context", contexts, kept, context_of, read)
+        question_len = asked.texts.length[question_of]
+        context_len = read.texts.length[context_of]
         if max_question_len is not None:
             question_len = np.minimum(question_len, min(max_question_len, _MOST_TOKENS))
         room = min(max_seq_len, _MOST_TOKENS) - self._layout.special_count - question_len
@@ -245,8 +262,8 @@ class Chunker:
         usable = np.array([i not in errors.found for i in kept], bool)
         chunks = assemble(
             self._layout,
-            question_texts,
-            context_texts,
+            asked.texts,
+            read.texts,
             question_of[usable],
             context_of[usable],
             question_len[usable],
@@ -260,57 +277,59 @@ class Chunker:
         text: str = self._backend.decode([token], skip_special_tokens=False)
         return text
 
-    def _encode(
-        self,
-        texts: Sequence[str],
-        kept: Sequence[int],
-        encode: Callable[[list[str]], list[Text]],
-    ) -> tuple[Int64, list[Text]]:
-        """Tokenize the distinct ones of ``kept`` texts, after each text's index among them."""
-        number: dict[str, int] = {}
-        index = [number.setdefault(texts[i], len(number)) for i in kept]
-        return np.array(index, np.int64), encode(list(number))
-
-    def _encode_questions(self, texts: list[str]) -> list[Text]:
-        # "fast": without offsets into the text, for which questions have no use.
-        return self._tokenize(texts, self._backend.encode_batch_fast)
-
-    def _encode_contexts(self, texts: list[str]) -> list[Text]:
+    def _tokenize_contexts(self, texts: list[str]) -> _Tokens:
         with self._lock:
             known = {text: self._cache[text] for text in texts if text in self._cache}
         missing = [text for text in texts if text not in known]
-        encoded_now = self._tokenize(missing, self._backend.encode_batch)
-        known.update(zip(missing, encoded_now, strict=True))
+        if missing:
+            now = self._tokenize(missing, self._backend.encode_batch)
+            end = np.cumsum(now.texts.length).tolist()
+            for n, (text, encoding) in enumerate(zip(missing, now.texts.encodings, strict=True)):
+                # A copy: one context must not keep those that it was tokenized with.
+                ids = now.texts.ids[end[n - 1] if n else 0 : end[n]].copy()
+                known[text] = _Context(encoding, ids, now.problems.get(n))
         found = [known[text] for text in texts]
         with self._lock:
-            for text, encoded in zip(texts, found, strict=True):
+            for text, context in zip(texts, found, strict=True):
                 if text not in self._cache:
-                    self._cache[text] = encoded
-                    self._cache_size += len(encoded.ids)
+                    self._cache[text] = context
+                    self._cache_size += len(context.ids)
                 self._cache.move_to_end(text)
             while self._cache_size > self._cached_tokens and len(self._cache) > 1:
                 self._cache_size -= len(self._cache.popitem(last=False)[1].ids)
-        return found
+        own = [context.ids for context in found]
+        return _Tokens(
+            Texts(
+                np.concatenate([_NONE, *own]),
+                np.array([len(text) for text in own], np.int64),
+                [context.encoding for context in found],
+            ),
+            {n: context.problem for n, context in enumerate(found) if context.problem},
+        )
 
-    def _tokenize(
-        self, texts: list[str], encode_batch: Callable[..., list[Encoding]]
-    ) -> list[Text]:
+    def _tokenize(self, texts: list[str], encode_batch: Callable[..., list[Encoding]]) -> _Tokens:
         """Tokenize ``texts`` together; where that fails, one by one, for the others' sake."""
+        encodings: list[Encoding] = []
+        problems = {}
         try:
-            encodings = encode_batch(texts, add_special_tokens=False)
+            encodings += encode_batch(texts, add_special_tokens=False)
         except BaseException as error:
             if not _is_tokenizers(error):
                 raise
             if len(texts) > 1:
-                return [text for one in texts for text in self._tokenize([one], encode_batch)]
+                return _joined([self._tokenize([text], encode_batch) for text in texts])
+            encodings.append(Encoding())
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return [Text(None, np.empty(0, np.int32), f"cannot be tokenized ({reason})")]
-        found = []
-        for encoding in encodings:
-            ids = np.array(encoding.ids, np.int32)
-            unknown = self._unknown_token(ids)
-            found.append(Text(encoding, ids, f"has {unknown}" if unknown else None))
-        return found
+            problems[0] = f"cannot be tokenized ({reason})"
+        tokens = [encoding.ids for encoding in encodings]
+        length = np.array(list(map(len, tokens)), np.int64)
+        ids = np.fromiter(chain.from_iterable(tokens), np.int32, int(length.sum()))
+        if self._unknown_token(ids):
+            for n, own in enumerate(np.split(ids, np.cumsum(length)[:-1])):
+                unknown = self._unknown_token(own)
+                if unknown:
+                    problems[n] = f"has {unknown}"
+        return _Tokens(Texts(ids, length, encodings), problems)
 
     def _unknown_token(self, ids: Int32) -> str | None:
         """What is wrong with token ids that the model has no embedding for; it would read past them."""
@@ -320,6 +339,26 @@ class Chunker:
             f"the token {self._backend.id_to_token(int(ids.max()))!r} with the id {ids.max()}, and the "
             f"model knows only ids below {self._vocabulary}: model and tokenizer do not go together"
         )
+
+
+def _distinct(texts: Sequence[str], kept: Sequence[int]) -> tuple[Int64, list[str]]:
+    """The distinct ones of the ``kept`` texts, after each text's index among them."""
+    number: dict[str, int] = {}
+    index = [number.setdefault(texts[i], len(number)) for i in kept]
+    return np.array(index, np.int64), list(number)
+
+
+def _joined(parts: Sequence[_Tokens]) -> _Tokens:
+    """Those of single texts as one."""
+    texts = [part.texts for part in parts]
+    return _Tokens(
+        Texts(
+            np.concatenate([text.ids for text in texts]),
+            np.concatenate([text.length for text in texts]),
+            [encoding for text in texts for encoding in text.encodings],
+        ),
+        {n: problem for n, part in enumerate(parts) for problem in part.problems.values()},
+    )
 
 
 def _is_tokenizers(error: BaseException) -> bool:

@@ -5,11 +5,9 @@ Offsets count code points of the context as given: ``context[start:end] == answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
 from math import exp, inf
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,19 +15,17 @@ import numpy.typing as npt
 
 from qa_fast.data.answers import Answer
 
-from .chunks import Chunks, Int32, Int64
+from .chunks import Chunks, Int64
+from .places import Places, TokenSpans, joined, places_of
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
-
     from qa_fast.decoding.search import Scoring
 
 
-# The tokenizer goes through a text's tokens to find a word's. Where so many words are looked up, one
-# pass through all of them takes less: a long text with a long word would take time by the square.
-MANY_TOKENS = 128
-# Spans whose characters are looked up together: some 200 bytes each while that is done.
-SPANS_AT_ONCE = 1 << 16
+# White space by code point; there is none behind these.
+_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])
+# Of all letters this one alone becomes two when it is made small.
+_DOUBLED = "\u0130"
 
 
 class Reading(NamedTuple):
@@ -49,16 +45,6 @@ class Reading(NamedTuple):
     chunks: int
 
 
-class TokenSpans(NamedTuple):
-    """The arrays of [`Spans`][qa_fast.decoding.spans.Spans] that answers are made from, on the host."""
-
-    score: npt.NDArray[np.float32]
-    start: Int32
-    end: Int32
-    chunk: Int32
-    null_score: npt.NDArray[np.float32]
-
-
 class Readings(NamedTuple):
     """What `make_readings` made of the spans of Q questions.
 
@@ -66,8 +52,7 @@ class Readings(NamedTuple):
         readings: Q readings.
         lacking: the questions with fewer than ``top_k`` answers for white space alone: it made several
             of their spans one or none, and they may have spans that were not looked at.
-        hollow: tokens at an end of a span that stand for no characters, says the tokenizer: the
-            question, and the token's index in the whole context.
+        hollow: see `Places`.
     """
 
     readings: list[Reading]
@@ -115,7 +100,7 @@ def make_readings(
     np.fmin.at(lowest_null, row_question, spans.null_score.astype(np.float64))
 
     places = partial(
-        _places,
+        places_of,
         chunks,
         contexts,
         spans,
@@ -124,76 +109,189 @@ def make_readings(
         within_chunk=merge,
         align_to_words=align_to_words,
     )
-
-    best = _Best(contexts, merge)
-    for found in places():
-        score = found.score if scoring == "logit" else np.exp(found.score)
-        best.add(found, score.tolist())
-
-    readings: list[Reading] = []
-    short: set[int] = set()
-    for by_key, null, count in zip(
-        best.answers,
-        lowest_null.tolist(),
-        np.bincount(chunks.question_id, minlength=questions).tolist(),
-        strict=True,
-    ):
-        null_score = None if null == -inf else null if scoring == "logit" else exp(null)
-        ranked = list(by_key.values())
-        by_key.clear()  # one answer after the other may fill the memory
-        if top_k is None or len(ranked) < top_k:
-            short.add(len(readings))
-        if handle_impossible_answer and null_score is not None:
-            ranked.append([null_score, 0, 0, ""])
-        ranked.sort(key=_SCORE, reverse=True)
-        answers = [Answer(score=p, start=i, end=j, answer=text) for p, i, j, text in ranked[:top_k]]
-        readings.append(Reading(answers, null_score, count))
-    lacking = short & best.trimmed
-    if lacking:  # but not where the lists end before their last place
-        lacking &= set(row_question[spans.chunk[:, -1] >= 0].tolist())
-    lost = _lost_to_space(contexts, lacking, places, merge) if lacking else []
-    return Readings(readings, lost, best.hollow)
+    found = joined(places())
+    score = found.score if scoring == "logit" else np.exp(found.score)
+    characters = Characters(contexts, chunks.encoding_of)
+    best, trimmed = _best(found, score, contexts, characters, merge)
+    nulls = [
+        None if null == -inf else null if scoring == "logit" else exp(null)
+        for null in lowest_null.tolist()
+    ]
+    lacking: list[int] = []
+    if trimmed:
+        short = trimmed
+        if top_k is not None:
+            held = np.bincount(best.question, minlength=questions)
+            short = {question for question in short if int(held[question]) < top_k}
+        # But not where the lists end before their last place.
+        short &= set(row_question[spans.chunk[:, -1] >= 0].tolist())
+        lacking = _lost_to_space(contexts, short, places, merge) if short else []
+    answers = best.ranked(contexts, top_k, nulls if handle_impossible_answer else ())
+    count = np.bincount(chunks.question_id, minlength=questions).tolist()
+    return Readings(list(map(Reading, answers, nulls, count)), lacking, set(found.hollow))
 
 
-class _Best:
-    """The answers of Q questions as they are found, each once.
+class _Best(NamedTuple):
+    """The A answers of Q questions, each once, in the order in which they were found: [A] each."""
 
-    Attributes:
-        answers: of each question, its answers [score, start, end, text] by what makes two of them one.
-        trimmed: questions with spans that lost white space, or all of their characters.
-        hollow: see `Readings`.
+    question: Int64
+    start: Int64
+    end: Int64
+    score: npt.NDArray[np.float64]
+
+    def ranked(
+        self, contexts: Sequence[str], top_k: int | None, nulls: Sequence[float | None]
+    ) -> list[list[Answer]]:
+        """Of each question its ``top_k`` best answers, the null answer among them where there is one."""
+        question, start, end, score = self
+        of = [q for q, null in enumerate(nulls) if null is not None]
+        if of:
+            none = np.zeros(len(of), np.int64)
+            null_score = [null for null in nulls if null is not None]
+            question, score = np.append(question, of), np.append(score, null_score)
+            start, end = np.append(start, none), np.append(end, none)
+        # In ranks, the null answer after spans of the same score.
+        order = np.lexsort((-score, question))
+        question = question[order]
+        if top_k is not None:
+            kept = np.arange(len(order)) - np.searchsorted(question, question) < min(
+                top_k, len(order)
+            )
+            order, question = order[kept], question[kept]
+        answers: list[list[Answer]] = [[] for _ in contexts]
+        columns = question, start[order], end[order], score[order]
+        for q, i, j, p in zip(*(x.tolist() for x in columns), strict=True):
+            answers[q].append({"score": p, "start": i, "end": j, "answer": contexts[q][i:j]})
+        return answers
+
+
+def _best(
+    places: Places,
+    score: npt.NDArray[np.float64],
+    contexts: Sequence[str],
+    characters: Characters,
+    merge: bool,
+) -> tuple[_Best, set[int]]:
+    """The answers that S places stand for, and the questions of those that lost white space.
+
+    Args:
+        places: the places, those of each question best first.
+        score: [S] their scores as users see them.
+        contexts: the contexts of all questions.
+        characters: the same.
+        merge: see `make_readings`.
+    """
+    first, number = _distinct(places.question, places.start, places.end)
+    distinct = places.of(first)
+    trimmed = _trim(contexts, characters, distinct)
+    question, start, end = distinct.question, distinct.start, distinct.end
+    if merge:
+        of = _same_text(contexts, characters, distinct)
+    elif trimmed:
+        kept, again = _distinct(question, start, end)
+        of = kept[again]
+    else:
+        of = np.arange(len(question))
+    is_answer = (of == np.arange(len(of))) & (start < end)  # else of white space, or of nothing
+    nth = np.where(start < end, (np.cumsum(is_answer) - 1)[of], -1)[number]
+    if trimmed:
+        nth, score = nth[nth >= 0], score[nth >= 0]
+    best = _Best(
+        question[is_answer],
+        start[is_answer],
+        end[is_answer],
+        np.zeros(np.count_nonzero(is_answer)),
+    )
+    if merge:
+        np.add.at(best.score, nth, score)
+    else:
+        # The first one's: of several values for one element, the last assigned is kept.
+        best.score[nth[::-1]] = score[::-1]
+        better = score > best.score[nth]  # from another chunk
+        for at, value in zip(nth[better].tolist(), score[better].tolist(), strict=True):
+            best.score[at] = max(best.score[at], value)
+    return best, trimmed
+
+
+class Characters:
+    """The code points of the contexts of Q questions, one distinct context after the other.
+
+    Args:
+        contexts: the contexts.
+        number: [Q] which ones are the same.
     """
 
-    def __init__(self, contexts: Sequence[str], merge: bool) -> None:
-        self.answers: list[dict[object, list[Any]]] = [{} for _ in contexts]
-        self.trimmed: set[int] = set()
-        self.hollow: set[tuple[int, int]] = set()
-        self._contexts = contexts
-        self._merge = merge
+    def __init__(self, contexts: Sequence[str], number: Int64) -> None:
+        _, first, nth = np.unique(number, return_index=True, return_inverse=True)
+        texts = [contexts[question] for question in first.tolist()]
+        text = "".join(texts)
+        self.ascii = text.isascii()
+        self.keeps_length = self.ascii or _DOUBLED not in text
+        self._codes = (
+            np.frombuffer(text.encode(), np.uint8)
+            if self.ascii
+            else np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        )
+        self._begin = np.cumsum([0, *map(len, texts)])[:-1][nth]
 
-    def add(self, places: _Places, score: Sequence[float]) -> None:
-        """Add what spans stand for, best first, with their scores as users see them."""
-        self.hollow.update(places.hollow)
-        contexts, answers, trimmed, merge = self._contexts, self.answers, self.trimmed, self._merge
-        for q, p, i, j in zip(
-            places.question.tolist(), score, places.start.tolist(), places.end.tolist(), strict=True
-        ):
-            given = contexts[q][i:j]
-            text = given.strip()
-            if text is not given:
-                trimmed.add(q)
-                i, j = _trimmed(given, i)
-            if not text:  # white space, or tokens that stand for no characters
-                trimmed.add(q)
-                continue
-            key = text.lower() if merge else (i, j)
-            mine = answers[q]
-            if key not in mine:
-                mine[key] = [p, i, j, text]
-            elif merge:
-                mine[key][0] += p
-            elif p > mine[key][0]:  # from another chunk
-                mine[key][0] = p
+    def at_ends(self, places: Places) -> tuple[Int64, ...]:
+        """The code points of the first and of the last character of S places; any for empty ones."""
+        last = np.maximum(places.end - 1, 0)
+        first = np.minimum(places.start, last)
+        begin = self._begin[places.question]
+        return tuple(self._codes[begin + place].astype(np.int64) for place in (first, last))
+
+
+def _distinct(*columns: Int64) -> tuple[Int64, Int64]:
+    """The first one of each row, in their order, and for each row its number among them."""
+    _, first, number = np.unique(_packed(*columns), return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[number]
+
+
+def _packed(key: Int64, *columns: npt.NDArray[Any]) -> Int64:
+    """A number for each row, the same where all of its columns are: they hold no negative number."""
+    for column in columns:
+        size = int(column.max(initial=0)) + 1
+        if (int(key.max(initial=0)) + 1) * size >= 1 << 63:
+            key = np.unique(key, return_inverse=True)[1]
+        key = key * size + column
+    return key
+
+
+def _trim(contexts: Sequence[str], characters: Characters, places: Places) -> set[int]:
+    """Take white space off the ends of places, in the arrays; the questions of which some had any."""
+    question, start, end = places.question, places.start, places.end
+    first, last = (_SPACE[np.minimum(code, len(_SPACE) - 1)] for code in characters.at_ends(places))
+    at = np.flatnonzero(first | last | (start == end))
+    if len(at):
+        rows = (column[at].tolist() for column in (question, start, end))
+        kept = [_trimmed(contexts[q][i:j], i) for q, i, j in zip(*rows, strict=True)]
+        start[at], end[at] = np.array(kept, np.int64).T
+    return set(question[at].tolist())
+
+
+def _same_text(contexts: Sequence[str], characters: Characters, places: Places) -> Int64:
+    """[S]: for each place the first one of its question that has the same text, but for case."""
+    question, start, end = places.question, places.start, places.end
+    # Texts of different lengths differ, and so do those with different letters at an end.
+    columns = []
+    if characters.keeps_length:
+        columns.append(end - start)
+    if characters.ascii:
+        columns += [code | 32 for code in characters.at_ends(places)]
+    _, group, size = np.unique(_packed(question, *columns), return_inverse=True, return_counts=True)
+    of = np.arange(len(question))
+    at = np.flatnonzero(size[group] > 1)
+    last, known = -1, dict[str, int]()
+    rows = (column.tolist() for column in (at, question[at], start[at], end[at]))
+    for n, q, i, j in zip(*rows, strict=True):
+        if q != last:
+            last, known = q, {}
+        of[n] = known.setdefault(contexts[q][i:j].lower(), n)
+    return of
 
 
 def _trimmed(text: str, start: int) -> tuple[int, int]:
@@ -205,7 +303,7 @@ def _trimmed(text: str, start: int) -> tuple[int, int]:
 def _lost_to_space(
     contexts: Sequence[str],
     questions: set[int],
-    places: Callable[[], Iterator[_Places]],
+    places: Callable[[], Iterator[Places]],
     merge: bool,
 ) -> list[int]:
     """Those of ``questions`` that would have more answers if white space told these apart."""
@@ -229,191 +327,3 @@ def _lost_to_space(
         if fewer:
             lost.append(q)
     return lost
-
-
-class _Places(NamedTuple):
-    """What S spans stand for: [S] each, but for ``hollow``, see `Readings`."""
-
-    question: Int64
-    score: npt.NDArray[np.float64]
-    start: Int64
-    end: Int64
-    hollow: list[tuple[int, int]]
-
-
-def _places(
-    chunks: Chunks,
-    contexts: Sequence[str],
-    spans: TokenSpans,
-    row_question: Int64,
-    *,
-    within_chunk: bool,
-    align_to_words: bool,
-) -> Iterator[_Places]:
-    """The characters of all spans, in their order, some of them at a time."""
-    start, end, chunk, score = (
-        field.ravel() for field in (spans.start, spans.end, spans.chunk, spans.score)
-    )
-    found = np.flatnonzero(chunk >= 0)  # -1: fewer candidates than asked for
-    for begin in range(0, len(found), SPANS_AT_ONCE):
-        at = found[begin : begin + SPANS_AT_ONCE]
-        question = row_question[at // spans.chunk.shape[1]]
-        low, high = chunks.context[chunk[at]].T.astype(np.int64)
-        shift = chunks.context_offset[chunk[at]] - low
-        ranges = char_ranges(
-            chunks.encodings,
-            contexts,
-            question,
-            start[at] + shift,
-            end[at] + shift,
-            within=(low + shift, high + shift) if within_chunk else None,
-            align_to_words=align_to_words,
-        )
-        yield _Places(question, score[at].astype(np.float64), *ranges)
-
-
-_SCORE = itemgetter(0)
-
-
-def char_ranges(
-    encodings: Sequence[Encoding],
-    contexts: Sequence[str],
-    question: Int64,
-    first: Int64,
-    last: Int64,
-    *,
-    within: tuple[Int64, Int64] | None = None,
-    align_to_words: bool,
-) -> tuple[Int64, Int64, list[tuple[int, int]]]:
-    """Characters [start, end) that tokens ``first`` to ``last`` of S spans' contexts stand for.
-
-    Some tokenizers say of a token with a text that it stands for no characters. A span that begins or
-    ends at such a token gets those between the tokens beside it.
-
-    Args:
-        encodings: the whole contexts of Q questions.
-        contexts: the same as texts.
-        question: [S] the question of each span.
-        first: [S] token index in the whole context.
-        last: [S] token index in the whole context, inclusive.
-        within: with ``align_to_words``, for each span the first token to which it may be widened,
-            and one past the last; None for all tokens.
-        align_to_words: widen to the words that the two tokens are part of. Where one of the two is
-            of no word (some tokenizers know none), both keep their own characters.
-
-    Returns:
-        The starts [S], the ends [S], and where a span begins or ends at a token without characters:
-        the question and the token.
-    """
-    number = {id(encoding): i for i, encoding in enumerate(encodings)}
-    encoding = np.array([number[id(e)] for e in encodings], np.int64)[question]
-    if align_to_words:
-        (first_from, first_to), (last_from, last_to) = _look_up(
-            _word_tokens, encodings, encoding, first, last
-        )
-        if within is not None:
-            first_from, last_to = np.maximum(first_from, within[0]), np.minimum(last_to, within[1])
-        has_words = (first_to > 0) & (last_from >= 0)
-        first, last = np.where(has_words, first_from, first), np.where(has_words, last_to - 1, last)
-    (start, first_end), (last_start, end) = _look_up(_chars, encodings, encoding, first, last)
-    begins, ends = start == first_end, last_start == end
-    if not (begins | ends).any():
-        return start, end, []
-    for text in np.unique(encoding[begins | ends]).tolist():
-        mine = encoding == text
-        chars = _filled_chars(encodings[text], len(contexts[text]))
-        start[mine & begins] = chars[first[mine & begins], 0]
-        end[mine & ends] = chars[last[mine & ends], 1]
-    hollow = (
-        (question[is_hollow], token[is_hollow])
-        for is_hollow, token in ((begins, first), (ends, last))
-    )
-    return (
-        start,
-        end,
-        [pair for q, t in hollow for pair in zip(q.tolist(), t.tolist(), strict=True)],
-    )
-
-
-def _filled_chars(encoding: Encoding, length: int) -> Int64:
-    """[T, 2]: the tokens' characters; those without any get the ones up to where the next begins.
-
-    The byte-level tokenizers of some checkpoints (Llama 3's, of some versions) give whole words so: at
-    the right place, but without an end.
-    """
-    start, end = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
-    begin = np.maximum(start, np.maximum.accumulate(np.append(0, end[:-1])))
-    stop = np.maximum(begin, np.append(start[1:], length))
-    return np.where(start == end, [begin, stop], [start, end]).T
-
-
-def _word_tokens(encoding: Encoding, tokens: Sequence[int]) -> list[tuple[int, int]]:
-    """For each token the half-open range of its word's tokens; (-1, -1) where it is of none."""
-    if len(tokens) < MANY_TOKENS:
-        word_of, tokens_of = encoding.token_to_word, encoding.word_to_tokens
-        return [
-            (-1, -1) if (word := word_of(token)) is None else tokens_of(word) or (-1, -1)
-            for token in tokens
-        ]
-    words = np.array([-1 if word is None else word for word in encoding.word_ids])
-    edges = np.flatnonzero(np.diff(words, prepend=-2, append=-2))
-    at = np.searchsorted(edges, tokens, side="right")
-    ranges = np.stack([edges[at - 1], edges[at]], axis=1)
-    ranges[words[tokens] < 0] = -1
-    return list(map(tuple, ranges.tolist()))
-
-
-def _chars(encoding: Encoding, tokens: Sequence[int]) -> list[tuple[int, int]]:
-    return [encoding.token_to_chars(token) or (0, 0) for token in tokens]
-
-
-def _look_up(
-    of: Callable[[Encoding, Sequence[int]], list[tuple[int, int]]],
-    encodings: Sequence[Encoding],
-    encoding: Int64,
-    first: Int64,
-    last: Int64,
-) -> tuple[Int64, Int64]:
-    """``of`` each span's first and last token, each [2, S].
-
-    The best spans of a question begin and end at few tokens, and questions share contexts: each
-    token is looked up once.
-    """
-    keys, index = np.unique(
-        np.concatenate([encoding << 32 | first, encoding << 32 | last]), return_inverse=True
-    )
-    number, token = keys >> 32, (keys & 0xFFFFFFFF).tolist()
-    edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(token)]
-    values: list[tuple[int, int]] = []
-    for begin, end in pairwise(edges if token else ()):
-        values += of(encodings[number[begin]], token[begin:end])
-    found = np.array(values, np.int64).reshape(-1, 2).T[:, index.ravel()]
-    return found[:, : len(first)], found[:, len(first) :]
-
-
-def hollow_note(
-    encodings: Sequence[Encoding],
-    items: Sequence[int],
-    hollow: Iterable[tuple[int, int]],
-    text_of: Callable[[int], str],
-) -> str | None:
-    """What to tell of the first of ``hollow`` tokens that has a text; see `Readings`.
-
-    Args:
-        encodings: the whole contexts of Q questions.
-        items: what the Q questions are called.
-        hollow: questions and tokens.
-        text_of: gives the text of a token by its id.
-    """
-    for question, token in sorted(hollow):
-        encoding = encodings[question]
-        text = text_of(encoding.ids[token])
-        # A space may have none: no answer ends with it. (So it is spelled without a decoder.)
-        if text.strip().strip("Ġ▁"):
-            return (
-                f"the tokenizer gives the token {text!r} no characters of its own (token {token} "
-                f"of context {items[question]}, at character {encoding.offsets[token][0]}): "
-                "answers that begin or end there may be a little too long or too short; a newer "
-                "version of tokenizers, or of the model's tokenizer.json, may do better"
-            )
-    return None

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from qa_fast.texts.readings import char_ranges
+from qa_fast.texts.places import char_ranges
 
 DATA = Path(__file__).parents[1] / "recorded"
 BUNDLED = Path(__file__).parents[2] / "qa_fast" / "models" / "minilm-l6-squad"
@@ -152,7 +152,12 @@ def char_range(encoding, text: str, first: int, last: int, low: int, high: int, 
     index = (np.array([i]) for i in (0, first, last))
     within = (np.array([low]), np.array([high]))
     start, end, _ = char_ranges(
-        [encoding], [text], *index, within=within, align_to_words=align_to_words
+        [encoding],
+        np.zeros(1, np.int64),
+        [text],
+        *index,
+        within=within,
+        align_to_words=align_to_words,
     )
     return int(start[0]), int(end[0])
 

@@ -73,7 +73,7 @@ def test_same_tokens_as_the_tokenizer_itself_gives(family: str, size: str) -> No
         (mine,) = np.nonzero([s == (1 if right else 0) for s in sequence])
         assert chunks.context[c].tolist() == [mine[0], mine[-1] + 1]
         # Each token of the chunk's context has the characters that the pair encoding gives it.
-        encoding = chunks.encodings[chunks.question_id[c]]
+        encoding = chunks.encodings[chunks.encoding_of[chunks.question_id[c]]]
         here = [
             encoding.token_to_chars(int(chunks.context_offset[c]) + i) for i in range(len(mine))
         ]
@@ -92,7 +92,8 @@ def test_chunks_cover_the_context_and_share_doc_stride_tokens(family: str, size:
     assert (chunks.length <= max_seq_len).all()
     overlap = 128 if doc_stride is None else doc_stride
     context_len = chunks.context[:, 1] - chunks.context[:, 0]
-    for q, encoding in enumerate(chunks.encodings):
+    for q, number in enumerate(chunks.encoding_of):
+        encoding = chunks.encodings[number]
         (mine,) = np.nonzero(chunks.question_id == q)
         begin, length = chunks.context_offset[mine], context_len[mine]
         assert begin[0] == 0
@@ -124,8 +125,8 @@ def test_no_cls_no_null_position() -> None:
 
 def test_a_shared_context_is_encoded_once() -> None:
     chunks = make_chunks(tokenizer_of("bundled"), ["Who?", "Why?", "When?"], ["A.", "B.", "A."])
-    assert chunks.encodings[0] is chunks.encodings[2]
-    assert chunks.encodings[0] is not chunks.encodings[1]
+    assert len(chunks.encodings) == 2
+    assert chunks.encoding_of.tolist() == [0, 1, 0]
 
 
 class Counting:

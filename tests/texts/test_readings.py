@@ -16,7 +16,8 @@ import qa_fast
 from qa_fast.engine import Engine, Options
 from qa_fast.engine.candidates import candidate_count
 from qa_fast.texts.chunker import make_chunks
-from qa_fast.texts.readings import Reading, TokenSpans, make_readings
+from qa_fast.texts.places import TokenSpans
+from qa_fast.texts.readings import Reading, make_readings
 
 from ..helpers.hashing import Hashing
 from ..helpers.tiny import FAMILIES, char_range, tokenizer_of

@@ -1,0 +1,268 @@
+"""Where spans of tokens lie in their texts: widened to words, as characters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .chunks import Chunks, Int32, Int64
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+# The tokenizer goes through a text's tokens to find a word's. Where so many words are looked up, one
+# pass through all of them takes less: a long text with a long word would take time by the square.
+MANY_TOKENS = 128
+# Spans whose characters are looked up together: some 200 bytes each while that is done.
+SPANS_AT_ONCE = 1 << 16
+
+
+class TokenSpans(NamedTuple):
+    """The arrays of [`Spans`][qa_fast.decoding.spans.Spans] that answers are made from, on the host."""
+
+    score: npt.NDArray[np.float32]
+    start: Int32
+    end: Int32
+    chunk: Int32
+    null_score: npt.NDArray[np.float32]
+
+
+class Places(NamedTuple):
+    """What S spans stand for.
+
+    Attributes:
+        question: [S] the question of each, ascending.
+        score: [S] float64, as the decoder gave it.
+        start: [S] its first character.
+        end: [S] the character after its last.
+        hollow: tokens at an end of a span that stand for no characters, says the tokenizer: the
+            question, and the token's index in the whole context.
+    """
+
+    question: Int64
+    score: npt.NDArray[np.float64]
+    start: Int64
+    end: Int64
+    hollow: list[tuple[int, int]]
+
+    def of(self, spans: Int64) -> Places:
+        """Those of some spans, as new arrays."""
+        question, score, start, end, _ = self
+        return Places(question[spans], score[spans], start[spans], end[spans], [])
+
+
+def places_of(
+    chunks: Chunks,
+    contexts: Sequence[str],
+    spans: TokenSpans,
+    row_question: Int64,
+    *,
+    within_chunk: bool,
+    align_to_words: bool,
+) -> Iterator[Places]:
+    """The characters of all spans, in their order, some of them at a time.
+
+    Args:
+        chunks: C chunks of Q questions.
+        contexts: the Q contexts that the chunks were made from.
+        spans: spans of R rows.
+        row_question: [R] the question of each row, ascending.
+        within_chunk: a span is widened within its chunk only.
+        align_to_words: widen spans to whole words, as far as the tokenizer knows words.
+    """
+    start, end, chunk, score = (
+        field.ravel() for field in (spans.start, spans.end, spans.chunk, spans.score)
+    )
+    found = np.flatnonzero(chunk >= 0)  # -1: fewer candidates than asked for
+    for begin in range(0, len(found), SPANS_AT_ONCE):
+        at = found[begin : begin + SPANS_AT_ONCE]
+        question = row_question[at // spans.chunk.shape[1]]
+        here = chunk[at]
+        low, high = chunks.context[here].T.astype(np.int64)
+        shift = chunks.context_offset[here] - low
+        ranges = char_ranges(
+            chunks.encodings,
+            chunks.encoding_of[question],
+            contexts,
+            question,
+            start[at] + shift,
+            end[at] + shift,
+            within=(low + shift, high + shift) if within_chunk else None,
+            align_to_words=align_to_words,
+        )
+        yield Places(question, score[at].astype(np.float64), *ranges)
+
+
+def joined(parts: Iterable[Places]) -> Places:
+    """Those of several parts, one after the other."""
+    found = list(parts)
+    if len(found) == 1:
+        return found[0]
+    none = np.empty(0, np.int64)
+    start = Places(none, np.empty(0), none, none, [])
+    arrays = zip(*(part[:4] for part in [start, *found]), strict=True)
+    question, score, begin, end = map(np.concatenate, arrays)
+    return Places(question, score, begin, end, [pair for part in found for pair in part.hollow])
+
+
+def char_ranges(
+    encodings: Sequence[Encoding],
+    encoding: Int64,
+    contexts: Sequence[str],
+    question: Int64,
+    first: Int64,
+    last: Int64,
+    *,
+    within: tuple[Int64, Int64] | None = None,
+    align_to_words: bool,
+) -> tuple[Int64, Int64, list[tuple[int, int]]]:
+    """Characters [start, end) that tokens ``first`` to ``last`` of S spans' contexts stand for.
+
+    Some tokenizers say of a token with a text that it stands for no characters. A span that begins or
+    ends at such a token gets those between the tokens beside it.
+
+    Args:
+        encodings: the distinct whole contexts of Q questions.
+        encoding: [S] which of them is each span's.
+        contexts: the Q contexts as texts.
+        question: [S] the question of each span.
+        first: [S] token index in the whole context.
+        last: [S] token index in the whole context, inclusive.
+        within: with ``align_to_words``, for each span the first token to which it may be widened,
+            and one past the last; None for all tokens.
+        align_to_words: widen to the words that the two tokens are part of. Where one of the two is
+            of no word (some tokenizers know none), both keep their own characters.
+
+    Returns:
+        The starts [S], the ends [S], and where a span begins or ends at a token without characters:
+        the question and the token.
+    """
+    if align_to_words:
+        (first_from, first_to), (last_from, last_to) = _look_up(
+            _word_tokens, encodings, encoding, first, last
+        )
+        if within is not None:
+            first_from, last_to = np.maximum(first_from, within[0]), np.minimum(last_to, within[1])
+        has_words = (first_to > 0) & (last_from >= 0)
+        first, last = np.where(has_words, first_from, first), np.where(has_words, last_to - 1, last)
+    (start, first_end), (last_start, end) = _look_up(_chars, encodings, encoding, first, last)
+    begins, ends = start == first_end, last_start == end
+    if not (begins | ends).any():
+        return start, end, []
+    for text in np.unique(encoding[begins | ends]).tolist():
+        mine = encoding == text
+        context = contexts[question[mine][0]]
+        chars = _filled_chars(encodings[text], len(context))
+        start[mine & begins] = chars[first[mine & begins], 0]
+        end[mine & ends] = chars[last[mine & ends], 1]
+    hollow = (
+        (question[is_hollow], token[is_hollow])
+        for is_hollow, token in ((begins, first), (ends, last))
+    )
+    return (
+        start,
+        end,
+        [pair for q, t in hollow for pair in zip(q.tolist(), t.tolist(), strict=True)],
+    )
+
+
+def _filled_chars(encoding: Encoding, length: int) -> Int64:
+    """[T, 2]: the tokens' characters; those without any get the ones up to where the next begins.
+
+    The byte-level tokenizers of some checkpoints (Llama 3's, of some versions) give whole words so: at
+    the right place, but without an end.
+    """
+    start, end = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
+    begin = np.maximum(start, np.maximum.accumulate(np.append(0, end[:-1])))
+    stop = np.maximum(begin, np.append(start[1:], length))
+    return np.where(start == end, [begin, stop], [start, end]).T
+
+
+def _word_tokens(encoding: Encoding, tokens: Sequence[int]) -> list[tuple[int, int]]:
+    """For each token the half-open range of its word's tokens; (-1, -1) where it is of none."""
+    if len(tokens) < MANY_TOKENS:
+        word_of, tokens_of = encoding.token_to_word, encoding.word_to_tokens
+        return [
+            (-1, -1) if (word := word_of(token)) is None else tokens_of(word) or (-1, -1)
+            for token in tokens
+        ]
+    words = np.array([-1 if word is None else word for word in encoding.word_ids])
+    edges = np.flatnonzero(np.diff(words, prepend=-2, append=-2))
+    at = np.searchsorted(edges, tokens, side="right")
+    ranges = np.stack([edges[at - 1], edges[at]], axis=1)
+    ranges[words[tokens] < 0] = -1
+    return ranges.tolist()
+
+
+def _chars(encoding: Encoding, tokens: Sequence[int]) -> list[tuple[int, int]]:
+    return [encoding.token_to_chars(token) or (0, 0) for token in tokens]
+
+
+def _look_up(
+    of: Callable[[Encoding, Sequence[int]], Iterable[tuple[int, int]]],
+    encodings: Sequence[Encoding],
+    encoding: Int64,
+    first: Int64,
+    last: Int64,
+) -> tuple[Int64, Int64]:
+    """``of`` each span's first and last token, each [2, S].
+
+    The best spans of a question begin and end at few tokens, and questions share contexts: each
+    token is looked up once.
+    """
+    # Every token has a number: those of an encoding begin where the last one's end.
+    begin = np.cumsum([0, *map(len, encodings)])
+    shift = begin[encoding]
+    at = np.concatenate([shift + first, shift + last])
+    asked = np.zeros(begin[-1], bool)
+    asked[at] = True
+    numbers = np.flatnonzero(asked)
+    text = np.searchsorted(begin, numbers, side="right") - 1
+    token = (numbers - begin[text]).tolist()
+    edges = [0, *(np.flatnonzero(np.diff(text)) + 1).tolist(), len(token)]
+    values = (
+        [
+            of(encodings[number], token[low:high])
+            for number, (low, high) in zip(text[edges[:-1]].tolist(), pairwise(edges), strict=True)
+        ]
+        if token
+        else []
+    )
+    flat = chain.from_iterable(chain.from_iterable(values))
+    found = np.fromiter(flat, np.int64, 2 * len(token)).reshape(-1, 2).T
+    place = np.empty(begin[-1], np.int64)
+    place[numbers] = np.arange(len(numbers))
+    found = found[:, place[at]]
+    return found[:, : len(first)], found[:, len(first) :]
+
+
+def hollow_note(
+    chunks: Chunks,
+    items: Sequence[int],
+    hollow: Iterable[tuple[int, int]],
+    text_of: Callable[[int], str],
+) -> str | None:
+    """What to tell of the first of ``hollow`` tokens that has a text; see `Places`.
+
+    Args:
+        chunks: the chunks of Q questions.
+        items: what the Q questions are called.
+        hollow: questions and tokens.
+        text_of: gives the text of a token by its id.
+    """
+    for question, token in sorted(hollow):
+        encoding = chunks.encodings[chunks.encoding_of[question]]
+        text = text_of(encoding.ids[token])
+        # A space may have none: no answer ends with it. (So it is spelled without a decoder.)
+        if text.strip().strip("Ġ▁"):
+            return (
+                f"the tokenizer gives the token {text!r} no characters of its own (token {token} "
+                f"of context {items[question]}, at character {encoding.offsets[token][0]}): "
+                "answers that begin or end there may be a little too long or too short; a newer "
+                "version of tokenizers, or of the model's tokenizer.json, may do better"
+            )
+    return None
