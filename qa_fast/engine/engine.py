@@ -37,6 +37,7 @@ from .forward import Forward
 from .options import Options, check_count, default_max_seq_len
 from .streams import Pair, Window, submit_windows
 from .windows import Stages, Stats, read_ahead, with_progress
+from .workers import Crew
 
 ErrorHandling = Literal["raise", "return"]
 
@@ -91,12 +92,16 @@ class Engine:
             once for all layers and all batches; what lies around them is not. Another model is compiled
             as a whole: its batches then have at most 8 shapes, filled up with padding, unless the model
             reads padding, and the first batch of each takes long. It is for long streams.
+        num_workers: processes that tokenize and make answers, for a GPU that is faster than one process
+            can do that; they start once, and each has its tokenizer. 0: none. None: some for a long
+            stream, with a GPU and cores to spare.
 
     Attributes:
         model: the model.
         tokenizer: the tokenizer as given.
         device: where the model runs.
         batch_size: as given.
+        num_workers: as given.
         position_limit: most tokens that the model can read at once; None where it has no limit.
         stats: counters; set ``engine.stats = Stats()`` to count anew.
 
@@ -118,7 +123,10 @@ class Engine:
         batch_size: int | None = None,
         max_batch_tokens: int | None = None,
         compile: bool = False,
+        num_workers: int | None = None,
     ) -> None:
+        if num_workers is not None:
+            check_count("num_workers", num_workers, 0)
         if batch_size is not None:
             check_count("batch_size", batch_size)
         if max_batch_tokens is not None:
@@ -127,6 +135,7 @@ class Engine:
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self.num_workers = num_workers
         self.position_limit = position_limit(model)
         self.stats = Stats()
         self._chunker = Chunker(tokenizer, vocabulary=vocabulary_size(model))
@@ -138,6 +147,7 @@ class Engine:
             max_batch_tokens=max_batch_tokens,
             compile=compile,
         )
+        self._crew = Crew(self._chunker, on_gpu=self.device.type != "cpu")
         self._lock = Lock()
         self._kernels: dict[Options, Future[None]] = {}
         self._noted = False
@@ -150,6 +160,7 @@ class Engine:
             batch_size=self.batch_size,
             max_batch_tokens=self.max_batch_tokens,
             compile=self._forward.compiled,
+            num_workers=self.num_workers,
         )
         return remade, (self.model, self.tokenizer)
 
@@ -180,6 +191,7 @@ class Engine:
         options: Options,
         *,
         batch_size: int | None = None,
+        num_workers: int | None = None,
         errors: ErrorHandling = "raise",
         progress: bool = False,
         reproducible: bool = False,
@@ -206,6 +218,7 @@ class Engine:
             pairs: a question and a context each, in any iterable.
             options: what to return.
             batch_size: in place of the engine's.
+            num_workers: likewise.
             errors: "raise" the error of a pair that cannot be answered when its turn comes; or
                 "return" it in place of its reading, and go on.
             progress: show a bar with questions per second on standard error.
@@ -234,10 +247,13 @@ class Engine:
             raise ValueError(f"options must be Options(...); got {type(options).__name__}")
         if batch_size is not None:
             check_count("batch_size", batch_size)
+        if num_workers is not None:
+            check_count("num_workers", num_workers, 0)
         if errors not in get_args(ErrorHandling):
             names = " or ".join(map(repr, get_args(ErrorHandling)))
             raise ValueError(f"errors must be {names}; got {errors!r}")
-        stages = self._stages(options, batch_size or self.batch_size)
+        num_workers = self.num_workers if num_workers is None else num_workers
+        stages = self._stages(options, batch_size or self.batch_size, num_workers)
         results = self._read(pairs, stages, errors == "raise", not reproducible)
         return with_progress(results, pairs) if progress else results
 
@@ -257,7 +273,7 @@ class Engine:
         Raises:
             ExampleError: a pair that cannot be read.
         """
-        stages = self._stages(options, None)
+        stages = self._stages(options, None, 0)
         window = stages.prepare(Window(0, [(question, context)]))
         if window.errors:
             raise window.errors[0]
@@ -281,9 +297,15 @@ class Engine:
             raise window.not_finite(0)
         return TokenProbabilities(start, end, np.array(encoding.offsets))
 
-    def _stages(self, options: Options, batch_size: int | None) -> Stages:
+    def _stages(self, options: Options, batch_size: int | None, num_workers: int | None) -> Stages:
         return Stages(
-            self.model, self._chunker, self._forward, self.resolved(options), batch_size, self._done
+            self.model,
+            self._crew,
+            self._forward,
+            self.resolved(options),
+            batch_size,
+            num_workers,
+            self._done,
         )
 
     def _done(self, stats: Stats) -> None:
@@ -296,9 +318,11 @@ class Engine:
         process = os.getpid()
         first = WINDOW_QUESTIONS
         most = first * (1 if self.device.type == "cpu" else OFF_CPU_FACTOR)
-        # One thread for the texts of the next window, one for the answers of the last.
+        # Windows ahead of the model, and behind it. One thread for the texts of the next window and one
+        # for the answers of the last; where processes do both, so many for each of them.
+        ahead = max(1, self._crew.most(stages.num_workers))
         with (
-            ThreadPoolExecutor(2, "qa-fast") as executor,
+            ThreadPoolExecutor(2 * ahead, "qa-fast") as executor,
             self._forward.device.workers() as workers,
             closing(
                 submit_windows(
@@ -311,11 +335,13 @@ class Engine:
                 stages.compiled = self._compiled(stages, executor)
             started = (
                 executor.submit(stages.start(future.result(), workers, share)) if future else None
-                for future in read_ahead(prepared, 1)
+                for future in read_ahead(prepared, ahead)
             )
-            for future in read_ahead(started, 1):
+            for future in read_ahead(started, ahead):
                 results = future.result() if future else ()
                 self._warn_once(stages.note)
+                while self._crew.notes:
+                    warn_caller(self._crew.notes.popleft())
                 for result in results:
                     if strict and isinstance(result, ExampleError):
                         raise result

@@ -18,10 +18,9 @@ from torch import Tensor
 from qa_fast.data.errors import Argument, ExampleError, Words
 from qa_fast.data.sources import length_of
 from qa_fast.decoding.spans import Spans, decode_spans, warmup
-from qa_fast.texts.chunker import Chunker
 from qa_fast.texts.chunks import Chunks
-from qa_fast.texts.places import TokenSpans, hollow_note
-from qa_fast.texts.readings import Reading, make_readings
+from qa_fast.texts.places import TokenSpans
+from qa_fast.texts.readings import Reading
 
 from .batches import Plan
 from .candidates import Part, parts, wanted
@@ -30,6 +29,7 @@ from .errors import BatchError, ModelError, OutOfMemory, numbers_in_words, raise
 from .forward import Forward, Logits
 from .options import Options
 from .streams import Pair, Window
+from .workers import Crew, Work
 
 # Kernels for questions of up to so many chunks are compiled before they are needed. More are rare.
 USUAL_CHUNKS = 100
@@ -94,6 +94,7 @@ class Prepared(NamedTuple):
     followed: bool
     questions: tuple[str, ...]
     contexts: tuple[str, ...]
+    work: Work
     chunks: Chunks
     errors: list[ExampleError]
     plan: Plan
@@ -146,14 +147,16 @@ class Stages:
 
     Args:
         model: the model.
-        chunker: makes chunks.
+        crew: works on texts.
         forward: runs the model.
         options: what the caller asks for, resolved.
         batch_size: most chunks in a batch.
+        num_workers: processes for texts that the caller asks for; None: what pays.
         done: is given the `Stats` of each window that is finished.
 
     Attributes:
         options: as given.
+        num_workers: as given.
         compiled: the kernels, where they are being compiled.
         note: what the caller should know of the tokenizer, once there is something.
     """
@@ -161,17 +164,19 @@ class Stages:
     def __init__(
         self,
         model: Any,
-        chunker: Chunker,
+        crew: Crew,
         forward: Forward,
         options: Options,
         batch_size: int | None,
+        num_workers: int | None,
         done: Callable[[Stats], None],
     ) -> None:
         self.options = options
         self.compiled: Future[None] | None = None
         self.note: str | None = None
         self._model = model
-        self._chunker = chunker
+        self._crew = crew
+        self.num_workers = num_workers
         self._forward = forward
         self._batch_size = batch_size
         self._done = done
@@ -196,14 +201,14 @@ class Stages:
         assert options.max_seq_len is not None  # they are resolved
         questions, contexts = zip(*asked.pairs, strict=True)
         with stats.timed("tokenize"):
-            chunks, errors = self._chunker.cut(
-                questions,
-                contexts,
+            work = self._crew.work(
+                asked,
+                self.num_workers,
                 max_seq_len=options.max_seq_len,
                 doc_stride=options.doc_stride,
                 max_question_len=options.max_question_len,
-                first_item=asked.first_item,
             )
+        chunks, errors = work.cut
         with stats.timed("plan"):
             plan = self._forward.plan(chunks, options.max_seq_len, self._batch_size)
         stats.chunks = len(chunks)
@@ -211,7 +216,7 @@ class Stages:
         stats.padded_tokens = plan.padded_tokens
         stats.batches = len(plan.batches)
         return Prepared(
-            asked.first_item, asked.followed, questions, contexts, chunks, errors, plan, stats
+            asked.first_item, asked.followed, questions, contexts, work, chunks, errors, plan, stats
         )
 
     def run(self, window: Prepared, workers: Runner = one_by_one) -> Logits:
@@ -286,9 +291,8 @@ class Stages:
                 spans = Spans(*found_spans())
             items = [kept[question] for question in part.questions.tolist()]
             with stats.timed("map"):
-                found = make_readings(
-                    part.chunks,
-                    [window.contexts[item - window.first_item] for item in items],
+                found = window.work.rank(
+                    part.questions,
                     TokenSpans(*(tensor.numpy() for tensor in spans[:5])),
                     scoring=options.scoring,
                     per_chunk=options.decodes_chunks,
@@ -296,9 +300,10 @@ class Stages:
                     align_to_words=options.align_to_words,
                     handle_impossible_answer=options.handle_impossible_answer,
                 )
-            results.update(zip(items, found.readings, strict=True))
+                contexts = [window.contexts[item - window.first_item] for item in items]
+                results.update(zip(items, found.readings(contexts), strict=True))
             if found.hollow and self.note is None:
-                self.note = hollow_note(part.chunks, items, found.hollow, self._chunker.text_of)
+                self.note = window.work.hollow_note(part.questions, items, found.hollow)
             for question in self._nonfinite(part, spans):
                 failure = window.not_finite(items[question])
                 results[failure.item] = failure

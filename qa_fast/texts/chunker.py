@@ -199,6 +199,15 @@ class Chunker:
         self._cache_size = 0
         self._lock = Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process begins with no contexts to remember."""
+        fresh = {"_cache": OrderedDict(), "_cache_size": 0}
+        return {k: v for k, v in {**self.__dict__, **fresh}.items() if k != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._lock = Lock()
+
     def cut(
         self,
         questions: Sequence[str],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -82,6 +82,10 @@ class Chunks:
     def token_type_ids(self) -> Int32:
         """[T]: likewise the segment ids."""
         return self.pool_types[self.places]
+
+    def without_encodings(self) -> Chunks:
+        """The same as arrays only, for another process."""
+        return replace(self, encodings=())
 
     def of(self, questions: Int64) -> tuple[Chunks, Int64]:
         """The chunks of some questions, which count from 0 there, and where these chunks are here.

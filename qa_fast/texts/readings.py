@@ -45,22 +45,40 @@ class Reading(NamedTuple):
     chunks: int
 
 
-class Readings(NamedTuple):
-    """What `make_readings` made of the spans of Q questions.
+class Ranked(NamedTuple):
+    """The answers of Q questions, A in all, each question's best first; as places, not yet as texts.
 
     Attributes:
-        readings: Q readings.
+        question: [A] int64 the question of each, ascending.
+        start: [A] int64 its first character.
+        end: [A] int64 the character after its last; that of the null answer is 0.
+        score: [A] float64 its score, as users see it.
+        null_scores: Q of them; see `Reading`.
+        chunk_count: [Q] int64 the chunks of each question.
         lacking: the questions with fewer than ``top_k`` answers for white space alone: it made several
             of their spans one or none, and they may have spans that were not looked at.
         hollow: see `Places`.
     """
 
-    readings: list[Reading]
+    question: Int64
+    start: Int64
+    end: Int64
+    score: npt.NDArray[np.float64]
+    null_scores: list[float | None]
+    chunk_count: Int64
     lacking: list[int]
     hollow: set[tuple[int, int]]
 
+    def readings(self, contexts: Sequence[str]) -> list[Reading]:
+        """The Q readings, their answers cut from the contexts."""
+        answers: list[list[Answer]] = [[] for _ in contexts]
+        columns = self.question, self.start, self.end, self.score
+        for q, i, j, p in zip(*(column.tolist() for column in columns), strict=True):
+            answers[q].append({"score": p, "start": i, "end": j, "answer": contexts[q][i:j]})
+        return list(map(Reading, answers, self.null_scores, self.chunk_count.tolist()))
 
-def make_readings(
+
+def rank_answers(
     chunks: Chunks,
     contexts: Sequence[str],
     spans: TokenSpans,
@@ -70,8 +88,8 @@ def make_readings(
     top_k: int | None,
     align_to_words: bool,
     handle_impossible_answer: bool,
-) -> Readings:
-    """The readings of Q questions: of each the ``top_k`` best answers, fewer where there are no more.
+) -> Ranked:
+    """The ``top_k`` best answers of each of Q questions, fewer where there are no more.
 
     An answer neither begins nor ends with white space, which some tokenizers make part of the token
     behind it; a span of nothing else is none.
@@ -126,9 +144,9 @@ def make_readings(
         # But not where the lists end before their last place.
         short &= set(row_question[spans.chunk[:, -1] >= 0].tolist())
         lacking = _lost_to_space(contexts, short, places, merge) if short else []
-    answers = best.ranked(contexts, top_k, nulls if handle_impossible_answer else ())
-    count = np.bincount(chunks.question_id, minlength=questions).tolist()
-    return Readings(list(map(Reading, answers, nulls, count)), lacking, set(found.hollow))
+    ranked = best.ranked(top_k, nulls if handle_impossible_answer else ())
+    count = np.bincount(chunks.question_id, minlength=questions)
+    return Ranked(*ranked, nulls, count, lacking, set(found.hollow))
 
 
 class _Best(NamedTuple):
@@ -139,10 +157,8 @@ class _Best(NamedTuple):
     end: Int64
     score: npt.NDArray[np.float64]
 
-    def ranked(
-        self, contexts: Sequence[str], top_k: int | None, nulls: Sequence[float | None]
-    ) -> list[list[Answer]]:
-        """Of each question its ``top_k`` best answers, the null answer among them where there is one."""
+    def ranked(self, top_k: int | None, nulls: Sequence[float | None]) -> _Best:
+        """Of each question the ``top_k`` best, the null answer among them where there is one."""
         question, start, end, score = self
         of = [q for q, null in enumerate(nulls) if null is not None]
         if of:
@@ -152,17 +168,11 @@ class _Best(NamedTuple):
             start, end = np.append(start, none), np.append(end, none)
         # In ranks, the null answer after spans of the same score.
         order = np.lexsort((-score, question))
-        question = question[order]
         if top_k is not None:
-            kept = np.arange(len(order)) - np.searchsorted(question, question) < min(
-                top_k, len(order)
-            )
-            order, question = order[kept], question[kept]
-        answers: list[list[Answer]] = [[] for _ in contexts]
-        columns = question, start[order], end[order], score[order]
-        for q, i, j, p in zip(*(x.tolist() for x in columns), strict=True):
-            answers[q].append({"score": p, "start": i, "end": j, "answer": contexts[q][i:j]})
-        return answers
+            question_of = question[order]
+            rank = np.arange(len(order)) - np.searchsorted(question_of, question_of)
+            order = order[rank < min(top_k, len(order))]
+        return _Best(question[order], start[order], end[order], score[order])
 
 
 def _best(
@@ -179,7 +189,7 @@ def _best(
         score: [S] their scores as users see them.
         contexts: the contexts of all questions.
         characters: the same.
-        merge: see `make_readings`.
+        merge: see `rank_answers`.
     """
     first, number = _distinct(places.question, places.start, places.end)
     distinct = places.of(first)

@@ -17,7 +17,7 @@ from qa_fast.engine import Engine, Options
 from qa_fast.engine.candidates import candidate_count
 from qa_fast.texts.chunker import make_chunks
 from qa_fast.texts.places import TokenSpans
-from qa_fast.texts.readings import Reading, make_readings
+from qa_fast.texts.readings import Reading, rank_answers
 
 from ..helpers.hashing import Hashing
 from ..helpers.tiny import FAMILIES, char_range, tokenizer_of
@@ -92,7 +92,7 @@ MERGE = {"scoring": "probability", "align_to_words": False, "handle_impossible_a
 
 
 def readings_of(chunks, context: str, spans: TokenSpans, **arguments):
-    (reading,) = make_readings(chunks, [context], spans, **arguments).readings
+    (reading,) = rank_answers(chunks, [context], spans, **arguments).readings([context])
     return reading
 
 
@@ -103,8 +103,8 @@ def merged(**changes):
     row = [(log(p), at + t, at + t, 0) for p, t in ((0.3, 1), (0.25, 0), (0.2, 2), (0.1, 4))]
     arguments = {"top_k": 5, **MERGE, **changes}
     return (
-        make_readings(chunks, [CONTEXT], spans_of([row], [log(0.35)]), **arguments)
-        .readings[0]
+        rank_answers(chunks, [CONTEXT], spans_of([row], [log(0.35)]), **arguments)
+        .readings([CONTEXT])[0]
         .answers
     )
 
@@ -132,8 +132,8 @@ def test_other_scorings_give_a_place_once() -> None:
     row = [(-1.0, at, at + 1, 0), (-2.0, at + 1, at + 2, 0), (-3.0, at + 4, at + 4, 0)]
     arguments = {**MERGE, "scoring": "shared", "align_to_words": True}
     answers = (
-        make_readings(chunks, [text], spans_of([row], [0.0]), top_k=3, **arguments)
-        .readings[0]
+        rank_answers(chunks, [text], spans_of([row], [0.0]), top_k=3, **arguments)
+        .readings([text])[0]
         .answers
     )
     assert [a["answer"] for a in answers] == ["unflagging", "work"]
