@@ -9,11 +9,12 @@ The model copies pieces of a buffer of random numbers, on a CPU. Measured are:
 
 - the whole stream: `Engine.read` of a list, on one core, two, four, up to all of them (a process each,
   which has only these cores and as many threads in PyTorch and in Rust)
-- the stages of a window alone, one after the other, on one core, without the tokenizer's Rust (its
+- the stages of windows alone, one after the other, on one core, without the tokenizer's Rust (its
   encodings were made before), the model and the decoder: what is left holds Python's lock, so that
-  threads cannot share it. ``freeing`` Rust's encodings holds it too. Beside it stands what can go on at
-  the same time: Rust's ``encode_batch`` (which needs the lock at both ends), ``decode_spans`` in C, the
-  model
+  threads cannot share it. ``cut`` makes windows of the pairs. ``freeing`` Rust's encodings holds the
+  lock too. Beside it stands what can go on at the same time: Rust's ``encode_batch`` (which needs the
+  lock at both ends), ``decode_spans`` in C, the model. These times are the processor's, which other
+  programs on the machine disturb less
 - the removed pipeline: transformers' ``pipeline("question-answering")`` with the same model, in an
   interpreter that has transformers 5.2.0, the last release with it, at batch sizes 1, 8 and 32; the best
   one counts. It gets the first questions of the stream only
@@ -71,7 +72,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 TEXTS = ("shared", "unique")
 HELD = (*STAGES, "freeing")
 BESIDE = ("rust", "decode", "model")
-HEADINGS = {"questions_per_second": "questions/s"}
+HEADINGS = {"questions_per_second": "questions/s", "cpu_microseconds": "CPU, us each"}
 
 Row = dict[str, Any]
 
@@ -167,6 +168,7 @@ def streams(
             "ratio": statistics.median(
                 other["seconds"] / run["seconds"] for run, other in zip(runs, last, strict=True)
             ),
+            "cpu_microseconds": min(run["cpu"] for run in runs) / questions * 1e6,
             "digest": runs[0]["digest"],
         }
         for version, runs in found.items()
@@ -288,7 +290,7 @@ def report(results: dict[str, list[Row]]) -> None:
         )
         row["times_slower"] = rate / row["questions_per_second"]
     case = ("text", "options", "version")
-    show("Engine.read", ours, "cores", *case, "questions_per_second", "ratio")
+    show("Engine.read", ours, "cores", *case, "questions_per_second", "ratio", "cpu_microseconds")
     stages = results["stages"]
     show("microseconds per question, one core", stages, *case, "window", "held", *HELD, *BESIDE)
     if removed:
