@@ -185,6 +185,7 @@ def _of_pipeline(results: list[Record]) -> Iterator[str]:
         results, "model", "provider", "questions_per_second", "chunks_per_second", "padding",
         "utilization", "decoding_share", "device_busy",
     )  # fmt: skip
+    yield from _table(results, "model", "provider", "device_waited")
     for x in results:
         if "stages" in x:
             stages = {stage: s / x["questions"] * 1e6 for stage, s in x["stages"].items()}

@@ -16,6 +16,8 @@ that the processor works, all cores added up, which other programs on the machin
 Models: ``near-free`` (one layer, 16 wide: what is left is everything but the model), ``bundled``, and
 ``base`` and ``large`` (BERT's shapes). All but ``bundled`` have random weights.
 
+On a GPU it is also printed what share of the time the device waited for the host; see `device_wait`.
+
 Texts: ``shared`` (the questions in the order of the file, so that consecutive ones share a context),
 ``unique`` (each context is used once, so that nothing can be reused) and ``long`` (all contexts of an
 article as one).
@@ -40,6 +42,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from device_wait import DeviceWait
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoTokenizer,
@@ -189,11 +192,15 @@ def ours(engine: Engine, pairs: list[Pair], rounds: int, *, streams: bool = True
     warm_up = time.perf_counter() - begin
     engine.stats = Stats()
 
+    wait = DeviceWait(engine)
+
     def run(data: Iterable[Pair] = pairs) -> list[Any]:
         engine._chunker = Chunker(engine.tokenizer)  # each round tokenizes anew
-        return [reading.answers[0] for reading in engine.read(data, Options())]
+        with wait.run():
+            return [reading.answers[0] for reading in engine.read(data, Options())]
 
     answers, times = timed(run, rounds)
+    waited = {"device_waited": statistics.median(wait.shares)} if wait.shares else {}
     stats = asdict(engine.stats)
     stream_ratios = []
     for _ in range(rounds if streams else 0):
@@ -213,6 +220,7 @@ def ours(engine: Engine, pairs: list[Pair], rounds: int, *, streams: bool = True
         "padding": stats["padded_tokens"] / stats["tokens"] - 1,
         "flops_per_second": flops / sum(passed for passed, _ in times),
         "peak_mb": peak_mb(engine.device),
+        **waited,
     }
 
 
@@ -486,6 +494,10 @@ def report(rows: list[dict[str, Any]], device: str) -> None:
                 f"{row['padding']:.1%}; model FLOP utilization {row['utilization']:.1%}; a generator "
                 f"takes {row['stream_ratio']:.2f} times as long as a list"
             )
+            if "device_waited" in row:
+                console.print(
+                    f"  the device waited for the host {row['device_waited']:.1%} of the time"
+                )
             if model == "large" and device.startswith("cuda"):
                 console.print(
                     f"  {row['chunks_per_second']:.0f} chunks/s; MLPerf's BERT-Large on an H200: "
