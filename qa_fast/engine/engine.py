@@ -273,7 +273,7 @@ class Engine:
         Raises:
             ExampleError: a pair that cannot be read.
         """
-        stages = self._stages(options, None, 0)
+        stages = self._stages(options, None)
         window = stages.prepare(Window(0, [(question, context)]))
         if window.errors:
             raise window.errors[0]

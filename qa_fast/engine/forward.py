@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from threading import Lock
 from traceback import clear_frames
 from typing import Any, NamedTuple
@@ -195,40 +196,43 @@ class Forward:
             chunks.row_offset, chunks.length, read
         ):
             batches = cut(1, equal_lengths=True)
-        row_offset = np.empty(len(chunks), np.int64)
-        size = 0
-        for batch in batches:
-            row_offset[batch.chunks] = size + np.arange(len(batch.chunks)) * batch.width
-            size += batch.rows * batch.width
-        buffers = self._fill(size, ranges(row_offset, chunks.length), chunks, chunks.places)
+        order = np.concatenate([batch.chunks for batch in batches] or [np.empty(0, np.int64)])
+        room = [
+            # What is left of a batch's last rows is padding of its last chunk.
+            [batch.width] * (len(batch.chunks) - 1)
+            + [(batch.rows - len(batch.chunks) + 1) * batch.width]
+            for batch in batches
+        ]
+        size = np.array(list(chain.from_iterable(room)), np.int64)
+        row_offset = np.empty_like(size)
+        row_offset[order] = np.cumsum(size) - size
+        pad = len(chunks.pool)
+        piece_start = np.pad(chunks.piece_start[order], ((0, 0), (0, 1)), constant_values=pad)
+        piece_length = np.pad(chunks.piece_length[order], ((0, 0), (0, 1)))
+        piece_length[:, -1] = padding = size - chunks.length[order]
+        places = ranges(piece_start.ravel(), piece_length.ravel())
+        buffers = self._fill(chunks, places, int(padding.max(initial=0)))
         return Plan(batches, chunks.length, row_offset, buffers)
 
-    def _fill(
-        self,
-        size: int,
-        to: npt.NDArray[np.int64],
-        chunks: Chunks,
-        places: npt.NDArray[np.int64],
-    ) -> dict[str, Tensor]:
-        """The model's arguments, [size] each: T tokens, and padding elsewhere.
+    def _fill(self, chunks: Chunks, places: npt.NDArray[np.int64], most: int) -> dict[str, Tensor]:
+        """The model's arguments for P tokens, [P] each.
 
         Args:
-            size: tokens in all.
-            to: [T] where each token goes.
             chunks: the chunks that hold them.
-            places: [T] where each is in the chunks' pool.
+            places: [P] where each is in the chunks' pool; behind its end is padding.
+            most: so far behind its end.
         """
         buffers = {}
-        for name, padding, pool in (
-            ("input_ids", self._pad_id, chunks.pool),
-            ("attention_mask", 0, None),
-            ("token_type_ids", 0, chunks.pool_types),
+        for name, pool, padding in (
+            ("input_ids", chunks.pool, self._pad_id),
+            ("attention_mask", np.ones_like(chunks.pool), 0),
+            ("token_type_ids", chunks.pool_types, 0),
         ):
             if name in self._accepted:
-                buffers[name] = self.device.host_buffer((size,), torch.int64)
-                array = buffers[name].numpy()
-                array.fill(padding)
-                array[to] = 1 if pool is None else pool[places]
+                buffers[name] = self.device.host_buffer((len(places),), torch.int64)
+                padded = np.append(pool.astype(np.int64), np.full(most, padding))
+                # "clip" as there is nothing to clip: a mistake is looked for in an array of its own.
+                np.take(padded, places, out=buffers[name].numpy(), mode="clip")
         return buffers
 
     def _trials(
@@ -253,10 +257,12 @@ class Forward:
     @torch.inference_mode()
     def _trial(self, chunks: Chunks, rows: list[npt.NDArray[np.int64]], width: int) -> Tensor:
         """Logits [rows, width, 2] of ``rows`` of the chunks' tokens, padded to ``width``."""
-        tokens = np.concatenate(rows)
-        place = np.concatenate([i * width + np.arange(len(row)) for i, row in enumerate(rows)])
         shape = len(rows), width
-        buffers = self._fill(len(rows) * width, place, chunks, chunks.places[tokens])
+        tokens = chunks.places
+        places = np.full(shape, len(chunks.pool))
+        for place, row in zip(places, rows, strict=True):
+            place[: len(row)] = tokens[row]
+        buffers = self._fill(chunks, places.ravel(), 1)
         inputs = {name: self.device.upload(buffer).view(shape) for name, buffer in buffers.items()}
         output = self.model(**self._arguments(inputs))
         logits = logits_in(output, shape)
