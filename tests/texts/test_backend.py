@@ -164,3 +164,12 @@ def test_the_tokenizer_is_left_as_it_was() -> None:
     before = copy.deepcopy(tokenizer).to_str()
     Backend(tokenizer).encode_batch(["Ada"])
     assert tokenizer.to_str() == before
+
+
+def test_a_unigram_model_that_remembers_more_words_gives_the_same() -> None:
+    # More distinct words than it remembers by itself; the second time they are remembered or not.
+    tokenizer = backend_of("unigram")
+    words = [f"{a}{b} " for a in CHARACTERS[33:80] for b in range(0, 12_000, 47)]
+    expected = seen(tokenizer.encode_batch(words))
+    backend = Backend(copy.deepcopy(tokenizer))
+    assert expected == seen(backend.encode_batch(words)) == seen(backend.encode_batch(words))
