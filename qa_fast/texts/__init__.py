@@ -2,6 +2,7 @@
 
 - `chunker`: tokenize once, cut, remember contexts
 - `chunks`: `Chunks`, and how they are put together
+- `backend`: the Rust tokenizer, and a shorter way through plain texts
 - `special_tokens`: where a tokenizer puts special tokens
 - `problems`: what is wrong with a text
 - `places`: token spans to words and characters

@@ -26,6 +26,7 @@ from tokenizers import Encoding
 
 from qa_fast.data.errors import Argument, ArgumentError, ExampleError, Words
 
+from .backend import Backend, is_tokenizers
 from .chunks import Chunks, Int32, Int64, Texts, assemble
 from .problems import text_problem
 from .special_tokens import Layout, rust_tokenizer
@@ -183,11 +184,11 @@ class Chunker:
         vocabulary: int | None = None,
         cached_tokens: int = CACHED_TOKENS,
     ) -> None:
-        self._backend = rust_tokenizer(tokenizer)
-        self._layout = Layout.of(tokenizer, self._backend)
+        self._backend = Backend(rust_tokenizer(tokenizer))
+        self._layout = Layout.of(tokenizer, self._backend.tokenizer)
         # Most tokenizers have no token that their model does not know: then none is looked for.
         if vocabulary is not None:
-            ids = self._backend.get_vocab(with_added_tokens=True).values()
+            ids = self._backend.tokenizer.get_vocab(with_added_tokens=True).values()
             if max(ids, default=0) < vocabulary:
                 vocabulary = None
         self._vocabulary = vocabulary
@@ -283,7 +284,7 @@ class Chunker:
 
     def text_of(self, token: int) -> str:
         """The text of a token, as the tokenizer decodes it."""
-        text: str = self._backend.decode([token], skip_special_tokens=False)
+        text: str = self._backend.tokenizer.decode([token], skip_special_tokens=False)
         return text
 
     def _tokenize_contexts(self, texts: list[str]) -> _Tokens:
@@ -323,7 +324,7 @@ class Chunker:
         try:
             encodings += encode_batch(texts, add_special_tokens=False)
         except BaseException as error:
-            if not _is_tokenizers(error):
+            if not is_tokenizers(error):
                 raise
             if len(texts) > 1:
                 return _joined([self._tokenize([text], encode_batch) for text in texts])
@@ -344,8 +345,9 @@ class Chunker:
         """What is wrong with token ids that the model has no embedding for; it would read past them."""
         if self._vocabulary is None or not len(ids) or ids.max() < self._vocabulary:
             return None
+        token = self._backend.tokenizer.id_to_token(int(ids.max()))
         return (
-            f"the token {self._backend.id_to_token(int(ids.max()))!r} with the id {ids.max()}, and the "
+            f"the token {token!r} with the id {ids.max()}, and the "
             f"model knows only ids below {self._vocabulary}: model and tokenizer do not go together"
         )
 
@@ -368,11 +370,6 @@ def _joined(parts: Sequence[_Tokens]) -> _Tokens:
         ),
         {n: problem for n, part in enumerate(parts) for problem in part.problems.values()},
     )
-
-
-def _is_tokenizers(error: BaseException) -> bool:
-    """Whether ``error`` is of the tokenizer: an exception, or a panic of its Rust code."""
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def default_doc_stride(max_seq_len: int) -> int:
