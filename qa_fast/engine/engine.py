@@ -297,7 +297,9 @@ class Engine:
             raise window.not_finite(0)
         return TokenProbabilities(start, end, np.array(encoding.offsets))
 
-    def _stages(self, options: Options, batch_size: int | None, num_workers: int | None) -> Stages:
+    def _stages(
+        self, options: Options, batch_size: int | None, num_workers: int | None = 0
+    ) -> Stages:
         return Stages(
             self.model,
             self._crew,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,9 +14,8 @@ from .chunks import Chunks, Int32, Int64
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-# The tokenizer goes through a text's tokens to find a word's. Where so many words are looked up, one
-# pass through all of them takes less: a long text with a long word would take time by the square.
-MANY_TOKENS = 128
+# Where more than a fourth of a text's tokens are asked for their words, all of them are.
+FEW_OF = 4
 # Spans whose characters are looked up together: some 200 bytes each while that is done.
 SPANS_AT_ONCE = 1 << 16
 
@@ -142,14 +141,14 @@ def char_ranges(
         the question and the token.
     """
     if align_to_words:
-        (first_from, first_to), (last_from, last_to) = _look_up(
-            _word_tokens, encodings, encoding, first, last
-        )
+        tokens = _Tokens(encodings, encoding, first, last)
+        (first_from, first_to), (last_from, last_to) = tokens.words()
         if within is not None:
             first_from, last_to = np.maximum(first_from, within[0]), np.minimum(last_to, within[1])
         has_words = (first_to > 0) & (last_from >= 0)
         first, last = np.where(has_words, first_from, first), np.where(has_words, last_to - 1, last)
-    (start, first_end), (last_start, end) = _look_up(_chars, encodings, encoding, first, last)
+    tokens = _Tokens(encodings, encoding, first, last)
+    (start, first_end), (last_start, end) = tokens.characters()
     begins, ends = start == first_end, last_start == end
     if not (begins | ends).any():
         return start, end, []
@@ -182,62 +181,100 @@ def _filled_chars(encoding: Encoding, length: int) -> Int64:
     return np.where(start == end, [begin, stop], [start, end]).T
 
 
+class _Tokens:
+    """The tokens at the ends of S spans, each once: the best spans begin and end at few of them.
+
+    All tokens of E encodings have numbers: those of an encoding begin where the last one's end.
+
+    Args:
+        encodings: the encodings.
+        encoding: [S] which of them is each span's.
+        first: [S] the first token of each span.
+        last: [S] its last one.
+    """
+
+    def __init__(
+        self, encodings: Sequence[Encoding], encoding: Int64, first: Int64, last: Int64
+    ) -> None:
+        self._encodings = encodings
+        self._begin = np.cumsum([0, *map(len, encodings)])
+        shift = self._begin[encoding]
+        self._at = np.concatenate([shift + first, shift + last])
+        asked = np.zeros(self._begin[-1], bool)
+        asked[self._at] = True
+        self._numbers = np.flatnonzero(asked)
+
+    def words(self) -> tuple[Int64, Int64]:
+        """The half-open range of each token's word's tokens, [2, S] for both ends of the spans.
+
+        (-1, -1) where a token is of no word.
+        """
+        found = np.empty((len(self._numbers), 2), np.int64)
+        count = np.diff(np.searchsorted(self._numbers, self._begin))
+        # To find one word's tokens the tokenizer goes through the text's up to there. Where more than a
+        # few are asked for, one pass through all of them takes less.
+        many = count * FEW_OF > np.diff(self._begin)
+        if many.any():
+            whole = np.repeat(many, count)
+            found[whole] = self._words_of_whole(np.flatnonzero(many))[self._numbers[whole]]
+            found[~whole] = self._each(_word_tokens, np.flatnonzero(~many & (count > 0)))
+        else:
+            found[:] = self._each(_word_tokens, np.flatnonzero(count))
+        return self._of_spans(found)
+
+    def characters(self) -> tuple[Int64, Int64]:
+        """The half-open range of each token's characters, [2, S] for both ends of the spans."""
+        return self._of_spans(self._each(_chars, np.arange(len(self._encodings))))
+
+    def _each(
+        self,
+        of: Callable[[Encoding, Sequence[int]], Iterable[tuple[int, int]]],
+        encodings: Int64,
+    ) -> Int64:
+        """``of`` every token that is asked for of some encodings: [N, 2]."""
+        edges = np.searchsorted(self._numbers, self._begin)
+        values = []
+        for number in encodings.tolist():
+            mine = self._numbers[edges[number] : edges[number + 1]] - self._begin[number]
+            values.append(of(self._encodings[number], mine.tolist()))
+        flat = chain.from_iterable(chain.from_iterable(values))
+        return np.fromiter(flat, np.int64).reshape(-1, 2)
+
+    def _words_of_whole(self, encodings: Int64) -> Int64:
+        """By number, for all tokens of some encodings, what `words` says of them."""
+        begin = self._begin
+        words = np.full(begin[-1], -1)
+        for number in encodings.tolist():
+            ids = self._encodings[number].word_ids
+            if None in ids:
+                ids = [-1 if word is None else word for word in ids]
+            words[begin[number] : begin[number + 1]] = np.fromiter(ids, np.int64, len(ids))
+        changes = np.append(True, words[1:] != words[:-1])
+        changes[begin[:-1][np.diff(begin) > 0]] = True
+        edges = np.append(np.flatnonzero(changes), len(words))
+        word = np.cumsum(changes) - 1
+        text = np.repeat(begin[:-1], np.diff(begin))
+        ranges = np.stack([edges[word] - text, edges[word + 1] - text], axis=1)
+        ranges[words < 0] = -1
+        return ranges
+
+    def _of_spans(self, found: Int64) -> tuple[Int64, Int64]:
+        place = np.empty(self._begin[-1], np.int64)
+        place[self._numbers] = np.arange(len(self._numbers))
+        first, last = np.split(found[place[self._at]].T, 2, axis=1)
+        return first, last
+
+
 def _word_tokens(encoding: Encoding, tokens: Sequence[int]) -> list[tuple[int, int]]:
-    """For each token the half-open range of its word's tokens; (-1, -1) where it is of none."""
-    if len(tokens) < MANY_TOKENS:
-        word_of, tokens_of = encoding.token_to_word, encoding.word_to_tokens
-        return [
-            (-1, -1) if (word := word_of(token)) is None else tokens_of(word) or (-1, -1)
-            for token in tokens
-        ]
-    words = np.array([-1 if word is None else word for word in encoding.word_ids])
-    edges = np.flatnonzero(np.diff(words, prepend=-2, append=-2))
-    at = np.searchsorted(edges, tokens, side="right")
-    ranges = np.stack([edges[at - 1], edges[at]], axis=1)
-    ranges[words[tokens] < 0] = -1
-    return ranges.tolist()
+    word_of, tokens_of = encoding.token_to_word, encoding.word_to_tokens
+    return [
+        (-1, -1) if (word := word_of(token)) is None else tokens_of(word) or (-1, -1)
+        for token in tokens
+    ]
 
 
 def _chars(encoding: Encoding, tokens: Sequence[int]) -> list[tuple[int, int]]:
     return [encoding.token_to_chars(token) or (0, 0) for token in tokens]
-
-
-def _look_up(
-    of: Callable[[Encoding, Sequence[int]], Iterable[tuple[int, int]]],
-    encodings: Sequence[Encoding],
-    encoding: Int64,
-    first: Int64,
-    last: Int64,
-) -> tuple[Int64, Int64]:
-    """``of`` each span's first and last token, each [2, S].
-
-    The best spans of a question begin and end at few tokens, and questions share contexts: each
-    token is looked up once.
-    """
-    # Every token has a number: those of an encoding begin where the last one's end.
-    begin = np.cumsum([0, *map(len, encodings)])
-    shift = begin[encoding]
-    at = np.concatenate([shift + first, shift + last])
-    asked = np.zeros(begin[-1], bool)
-    asked[at] = True
-    numbers = np.flatnonzero(asked)
-    text = np.searchsorted(begin, numbers, side="right") - 1
-    token = (numbers - begin[text]).tolist()
-    edges = [0, *(np.flatnonzero(np.diff(text)) + 1).tolist(), len(token)]
-    values = (
-        [
-            of(encodings[number], token[low:high])
-            for number, (low, high) in zip(text[edges[:-1]].tolist(), pairwise(edges), strict=True)
-        ]
-        if token
-        else []
-    )
-    flat = chain.from_iterable(chain.from_iterable(values))
-    found = np.fromiter(flat, np.int64, 2 * len(token)).reshape(-1, 2).T
-    place = np.empty(begin[-1], np.int64)
-    place[numbers] = np.arange(len(numbers))
-    found = found[:, place[at]]
-    return found[:, : len(first)], found[:, len(first) :]
 
 
 def hollow_note(
