@@ -18,6 +18,9 @@ The model copies pieces of a buffer of random numbers, on a CPU. Measured are:
 - the removed pipeline: transformers' ``pipeline("question-answering")`` with the same model, in an
   interpreter that has transformers 5.2.0, the last release with it, at batch sizes 1, 8 and 32; the best
   one counts. It gets the first questions of the stream only
+- worker processes, on Linux: what is left for the process that drives the model, what one of them works
+  on a question, and so how many questions a second four of them could be given, had each a core of its
+  own
 - another version of qa_fast, with ``--against``, in turns with this one
 
 Windows have 256 questions, as on a CPU, and 4,096 with batches of 65,536 tokens, as on a GPU. What else
@@ -72,7 +75,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 TEXTS = ("shared", "unique")
 HELD = (*STAGES, "freeing")
 BESIDE = ("rust", "decode", "model")
-HEADINGS = {"questions_per_second": "questions/s", "cpu_microseconds": "CPU, us each"}
+HEADINGS = {
+    "four_workers": "four workers, questions/s",
+    "questions_per_second": "questions/s",
+    "cpu_microseconds": "CPU, us each",
+}
 
 Row = dict[str, Any]
 
@@ -197,6 +204,21 @@ def stages(
     return rows
 
 
+def workers(process: Process, text: str, option: str, count: int, rounds: int) -> Row:
+    """Microseconds per question in each process where others work on the texts, windows as on a GPU."""
+    arguments = {"options": OPTIONS[option], "window": "GPU", "rounds": rounds}
+    seconds = process.ask("workers", text, count, **arguments)
+    times = {name: value / count * 1e6 for name, value in seconds.items()}
+    driver = sum(times[name] for name in STAGES)
+    return {
+        "text": text,
+        "options": option,
+        "driver": driver,
+        **times,
+        "four_workers": 1e6 / max(driver + times["decode"], times["worker"] / 4),
+    }
+
+
 def removed_pipeline(removed: Process, ours: Process, text: str, count: int) -> Row:
     """The removed pipeline at its best batch size, and how many of its answers are ours."""
     expected = ours.ask("answers", text, count, options={})["answers"]
@@ -293,6 +315,11 @@ def report(results: dict[str, list[Row]]) -> None:
     show("Engine.read", ours, "cores", *case, "questions_per_second", "ratio", "cpu_microseconds")
     stages = results["stages"]
     show("microseconds per question, one core", stages, *case, "window", "held", *HELD, *BESIDE)
+    show(
+        "microseconds per question with worker processes",
+        results["workers"],
+        *("text", "options", "driver", *STAGES, "worker", *BESIDE, "four_workers"),
+    )
     if removed:
         columns = ("cores", "text", "questions", "batch_size", "questions_per_second")
         show("removed pipeline", removed, *columns, "times_slower", "agree")
@@ -323,7 +350,9 @@ def main(
     count = min(questions, WINDOWS["GPU"][0])
     kinds = text or list(TEXTS)
     cases = [(kind, name) for kind in kinds for name in option or OPTIONS]
-    found: dict[str, list[Row]] = {"streams": [], "stages": [], "removed pipeline": []}
+    found: dict[str, list[Row]] = {
+        name: [] for name in ("streams", "stages", "workers", "removed pipeline")
+    }
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder) / "texts.json"
         texts.write_text(json.dumps({kind: pairs_of(data, kind, questions) for kind in kinds}))
@@ -340,6 +369,8 @@ def main(
                     found["streams"] += [{"cores": cores, **row} for row in rows]
                     for window in WINDOWS if cores == 1 else ():
                         found["stages"] += stages(processes, *case, window, count, rounds)
+                    if cores == 1 and sys.platform == "linux":
+                        found["workers"].append(workers(processes["now"], *case, count, rounds))
         if peer_python is not None:
             cores = core_counts()[-1]
             with (

@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ class Ours:
         torch.set_num_threads(cores)
         loaded = AutoTokenizer.from_pretrained(tokenizer)
         self._engines = {
-            name: Engine(Free(), loaded, max_batch_tokens=tokens)
+            name: partial(Engine, Free(), loaded, max_batch_tokens=tokens)
             for name, (_, tokens) in WINDOWS.items()
         }
         self._options, self._windows = Options, windows
@@ -139,12 +140,6 @@ class Ours:
             "torch": torch.__version__,
         }
 
-    def _new_engine(self, window: str) -> Any:
-        """An engine that has tokenized nothing yet."""
-        engine = self._engines[window]
-        engine._chunker = type(engine._chunker)(engine.tokenizer)
-        return engine
-
     def stream(self, pairs: Pairs, options: dict[str, Any], **arguments: Any) -> dict[str, Any]:
         """Seconds for all pairs, those that the processor works for them, and the answers' digest.
 
@@ -153,7 +148,9 @@ class Ours:
             options: those of `Options`.
             arguments: those of `Engine.read`.
         """
-        engine = self._new_engine("CPU")
+        engine = self._engines["CPU"]()
+        if arguments.get("num_workers"):
+            started(engine, arguments["num_workers"])
         gc.collect()  # not of the last run's answers within this one's time
         begin = time.perf_counter(), time.process_time()
         readings = engine.read(pairs, self._options(**options), **arguments)
@@ -164,7 +161,7 @@ class Ours:
 
     def answers(self, pairs: Pairs, options: dict[str, Any]) -> dict[str, Any]:
         """The best answer of each pair."""
-        readings = self._new_engine("CPU").read(pairs, self._options(**options))
+        readings = self._engines["CPU"]().read(pairs, self._options(**options))
         return {"answers": [reading.answers[0] for reading in readings]}
 
     def stages(
@@ -173,6 +170,21 @@ class Ours:
         """Seconds of each stage, and of what was taken out of them, the least of ``rounds`` each."""
         with self._staged(pairs, options, window) as (run, recorded):
             found = [run() | recorded for _ in range(rounds)]
+        return {name: min(times[name] for times in found) for name in found[0]}
+
+    def workers(
+        self, pairs: Pairs, options: dict[str, Any], window: str, rounds: int
+    ) -> dict[str, Any]:
+        """Seconds of the stages in the process that drives the model, and those of a worker process."""
+        found = []
+        for _ in range(rounds):
+            engine = self._engines[window]()
+            with self._outside(engine) as outside:
+                (worker,) = started(engine, 1)
+                begin = seconds_of(worker)
+                stages = engine._stages(self._options(**options), None, 1)
+                times = self._run(stages, pairs, WINDOWS[window][0], outside)
+                found.append({"worker": seconds_of(worker) - begin, **times})
         return {name: min(times[name] for times in found) for name in found[0]}
 
     def profile(
@@ -195,46 +207,81 @@ class Ours:
         self, pairs: Pairs, options: dict[str, Any], window: str
     ) -> Iterator[tuple[Callable[..., Times], Times]]:
         """A function that runs the stages one after the other, without Rust; and Rust's own times."""
-        from qa_fast.engine.device import one_by_one
-        from qa_fast.engine.streams import submit_windows
-
-        size, engine = WINDOWS[window][0], self._new_engine(window)
+        size, engine = WINDOWS[window][0], self._engines[window]()
         rust = Recorded(engine._chunker._backend)
-        model, decode = Clock(), Clock()
+        fresh = type(engine._chunker)
 
-        def run(call: Callable[..., Any] = lambda function, *given: function(*given)) -> Times:
-            self._new_engine(window)._chunker._backend = rust
-            stages = engine._stages(self._options(**options), None)
-            times = dict.fromkeys(STAGES, 0.0)
-            before = model.seconds, decode.seconds
+        with self._outside(engine) as outside:
 
-            def staged(stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
-                begin = time.process_time(), model.seconds + decode.seconds
-                result = call(function, *arguments)
-                outside = model.seconds + decode.seconds - begin[1]
-                times[stage] += time.process_time() - begin[0] - outside
-                return result
+            def run(call: Callable[..., Any] = lambda function, *given: function(*given)) -> Times:
+                # One that has tokenized nothing yet.
+                chunker = fresh(engine.tokenizer)
+                chunker._backend = rust
+                stages = engine._stages(self._options(**options), None)
+                if hasattr(engine, "_crew"):
+                    engine._crew.chunker = chunker
+                else:
+                    stages._chunker = chunker
+                return self._run(stages, pairs, size, outside, call)
 
-            windows = submit_windows(pairs, size, size, lambda window: window)
-            for asked in staged("cut", list, windows):
-                prepared = staged("prepare", stages.prepare, asked)
-                finish = staged("start", stages.start, prepared, one_by_one, False)
-                del prepared  # the engine holds it no longer either
-                staged("finish", finish)
-            return times | {
-                "model": model.seconds - before[0], "decode": decode.seconds - before[1]
-            }  # fmt: skip
-
-        with (
-            mock.patch.object(engine.model, "forward", model.timing(engine.model.forward)),
-            mock.patch.object(
-                self._windows, "decode_spans", decode.timing(self._windows.decode_spans)
-            ),
-        ):
             run()  # records
             rust.replays = True
             run()  # warms up
             yield run, {"rust": rust.encoding.seconds, "freeing": rust.freeing.seconds}
+
+    @contextmanager
+    def _outside(self, engine: Any) -> Iterator[dict[str, Clock]]:
+        """Clocks of what is taken out of the stages."""
+        model, decode, windows = Clock(), Clock(), self._windows
+        with (
+            mock.patch.object(engine.model, "forward", model.timing(engine.model.forward)),
+            mock.patch.object(windows, "decode_spans", decode.timing(windows.decode_spans)),
+        ):
+            yield {"model": model, "decode": decode}
+
+    def _run(
+        self,
+        stages: Any,
+        pairs: Pairs,
+        size: int,
+        outside: dict[str, Clock],
+        call: Callable[..., Any] = lambda function, *given: function(*given),
+    ) -> Times:
+        """The seconds that the processor works in each stage, and in each of what is outside."""
+        from qa_fast.engine.device import one_by_one
+        from qa_fast.engine.streams import submit_windows
+
+        times = dict.fromkeys(STAGES, 0.0)
+        before = {name: clock.seconds for name, clock in outside.items()}
+
+        def staged(stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
+            begin = time.process_time() - sum(clock.seconds for clock in outside.values())
+            result = call(function, *arguments)
+            end = time.process_time() - sum(clock.seconds for clock in outside.values())
+            times[stage] += end - begin
+            return result
+
+        for asked in staged("cut", list, submit_windows(pairs, size, size, lambda window: window)):
+            prepared = staged("prepare", stages.prepare, asked)
+            finish = staged("start", stages.start, prepared, one_by_one, False)
+            del prepared  # the engine holds it no longer either
+            staged("finish", finish)
+        return times | {name: clock.seconds - before[name] for name, clock in outside.items()}
+
+
+def started(engine: Any, num_workers: int) -> list[int]:
+    """Have an engine start its worker processes, and wait for them; their numbers."""
+    from qa_fast.engine import Options
+
+    list(engine.read([("Who?", "Ada.")], Options(), num_workers=num_workers))
+    engine._crew.wait()
+    return [worker.process.pid for worker in engine._crew._workers]
+
+
+def seconds_of(process: int) -> float:
+    """What the processor has worked for a process on Linux, to a hundredth of a second."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Removed:
