@@ -203,8 +203,8 @@ class Engine:
         The first reading is yielded before a second pair is taken. While a pair takes longer to come
         than its reading does, each is taken when the reading of the last has been: a source may wait
         for that. From a faster one 1, 4, 16, ... pairs are read together, up to 256 on a CPU and 4,096
-        elsewhere, and at most four times as many are on their way. When the readings are closed or
-        dropped, the thread ends with the pair that it waits for.
+        elsewhere, and at most four times as many are on their way (with N workers 2 N + 2 times). When
+        the readings are closed or dropped, the thread ends with the pair that it waits for.
 
         Any other iterable, such as a list, is gone through in the caller's thread, 256 pairs at a time
         (elsewhere than on a CPU 256, 1,024, and then 4,096 each time). So is an object that has
