@@ -14,8 +14,6 @@ from .chunks import Chunks, Int32, Int64
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-# Where more than a fourth of a text's tokens are asked for their words, all of them are.
-FEW_OF = 4
 # Spans whose characters are looked up together: some 200 bytes each while that is done.
 SPANS_AT_ONCE = 1 << 16
 
@@ -211,9 +209,10 @@ class _Tokens:
         """
         found = np.empty((len(self._numbers), 2), np.int64)
         count = np.diff(np.searchsorted(self._numbers, self._begin))
-        # To find one word's tokens the tokenizer goes through the text's up to there. Where more than a
-        # few are asked for, one pass through all of them takes less.
-        many = count * FEW_OF > np.diff(self._begin)
+        # To find a word's tokens the tokenizer goes through the text's up to there. One pass through all
+        # of them, with what it needs for itself, takes less where many are asked for.
+        length = np.diff(self._begin)
+        many = count * (8 + length // 128) > 64 + length
         if many.any():
             whole = np.repeat(many, count)
             found[whole] = self._words_of_whole(np.flatnonzero(many))[self._numbers[whole]]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate
 from math import exp, inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from qa_fast.decoding.search import Scoring
 
 
+# So few places are compared at once; of more first those that could have the same text are found.
+FEW = 32
 # White space by code point; there is none behind these.
 _SPACE = np.array([chr(code).isspace() for code in range(0x3002)])
 # Of all letters this one alone becomes two when it is made small.
@@ -232,8 +235,10 @@ class Characters:
     """
 
     def __init__(self, contexts: Sequence[str], number: Int64) -> None:
-        _, first, nth = np.unique(number, return_index=True, return_inverse=True)
-        texts = [contexts[question] for question in first.tolist()]
+        first: dict[int, int] = {}
+        for question, n in enumerate(number.tolist()):
+            first.setdefault(n, question)
+        texts = [contexts[question] for question in first.values()]
         text = "".join(texts)
         self.ascii = text.isascii()
         self.keeps_length = self.ascii or _DOUBLED not in text
@@ -242,7 +247,9 @@ class Characters:
             if self.ascii
             else np.frombuffer(text.encode("utf-32-le"), np.uint32)
         )
-        self._begin = np.cumsum([0, *map(len, texts)])[:-1][nth]
+        begin = np.zeros(max(first, default=0) + 1, np.int64)
+        begin[list(first)] = [0, *accumulate(map(len, texts))][: len(texts)]
+        self._begin = begin[number]
 
     def at_ends(self, places: Places) -> tuple[Int64, ...]:
         """The code points of the first and of the last character of S places; any for empty ones."""
@@ -286,15 +293,19 @@ def _trim(contexts: Sequence[str], characters: Characters, places: Places) -> se
 def _same_text(contexts: Sequence[str], characters: Characters, places: Places) -> Int64:
     """[S]: for each place the first one of its question that has the same text, but for case."""
     question, start, end = places.question, places.start, places.end
-    # Texts of different lengths differ, and so do those with different letters at an end.
-    columns = []
-    if characters.keeps_length:
-        columns.append(end - start)
-    if characters.ascii:
-        columns += [code | 32 for code in characters.at_ends(places)]
-    _, group, size = np.unique(_packed(question, *columns), return_inverse=True, return_counts=True)
-    of = np.arange(len(question))
-    at = np.flatnonzero(size[group] > 1)
+    of = at = np.arange(len(question))
+    if len(at) > FEW:
+        # Texts of different lengths differ, and so do those with different letters at an end.
+        columns = []
+        if characters.keeps_length:
+            columns.append(end - start)
+        if characters.ascii:
+            columns += [code | 32 for code in characters.at_ends(places)]
+        _, group, size = np.unique(
+            _packed(question, *columns), return_inverse=True, return_counts=True
+        )
+        at = np.flatnonzero(size[group] > 1)
+        of = of.copy()
     last, known = -1, dict[str, int]()
     rows = (column.tolist() for column in (at, question[at], start[at], end[at]))
     for n, q, i, j in zip(*rows, strict=True):
