@@ -112,8 +112,9 @@ class Process:
             env={**os.environ, **threads, **path},
         )
         self.about = self._answer()
-        if root is not None and Path(self.about["root"]) != root.resolve():
-            sys.exit(f"qa_fast was imported from {self.about['root']}, not from {root}")
+        imported = self.about.pop("root", None)
+        if root is not None and Path(imported) != root.resolve():
+            sys.exit(f"qa_fast was imported from {imported}, not from {root}")
 
     def ask(self, do: str, text: str, count: int | None = None, **arguments: Any) -> Row:
         """Has the process do something with the first ``count`` pairs of a text."""
