@@ -340,8 +340,8 @@ class Engine:
             for future in read_ahead(started, ahead):
                 results = future.result() if future else ()
                 self._warn_once(stages.note)
-                while self._crew.notes:
-                    warn_caller(self._crew.notes.popleft())
+                for note in self._crew.news():
+                    warn_caller(note)
                 for result in results:
                     if strict and isinstance(result, ExampleError):
                         raise result
