@@ -94,7 +94,10 @@ def predict(
         >>> answers.write_parquet("s3://bucket/answers")                # doctest: +SKIP
     """
     ray = import_ray()
-    answering = Answering(Options(**{**DEFAULTS, **options}), null_threshold, on_error)
+    # No processes for texts beside an actor: Ray gives out the cores.
+    answering = Answering(
+        Options(**{**DEFAULTS, **options}), null_threshold, on_error, num_workers=0
+    )
     # Without an order there are no row numbers to make ids from.
     columns = columns or Columns()
     present = dataset.schema().names

@@ -128,6 +128,16 @@ def predict(
             help="Run the model through torch.compile. It begins slowly: for long runs.",
         ),
     ] = False,
+    num_workers: Annotated[
+        int | None,
+        options.models(
+            metavar="N",
+            min=0,
+            help="Processes that tokenize and make answers beside the one that runs the model, for a "
+            "GPU that would wait for these; 0 for none. They change no answer.",
+            show_default="some for a long run, with a GPU and cores to spare",
+        ),
+    ] = None,
     allow_pickle: options.AllowPickle = False,
     trust_remote_code: options.TrustRemoteCode = False,
     devices: Annotated[
@@ -195,6 +205,7 @@ def predict(
         "part_rows": part_rows,
         "shard_index": shard_index,
         "batch_size": batch_size,
+        "num_workers": num_workers,
     }
     _check_where_it_runs(ray, concurrency, local)
     from qa_fast.data.examples import Columns

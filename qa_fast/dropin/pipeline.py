@@ -42,6 +42,7 @@ def pipeline(
     batch_size: int | None = None,
     max_batch_tokens: int | None = None,
     compile: bool = False,
+    num_workers: int | None = None,
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
     **options: Any,
@@ -68,6 +69,9 @@ def pipeline(
         max_batch_tokens: most tokens, padding included, that the model reads at once; None for a
             default by device.
         compile: run the model through `torch.compile`; see `Engine`.
+        num_workers: processes that tokenize and make answers beside the one that runs the model, for
+            a GPU that would wait for these; they start once, and change no answer. 0: none. None:
+            some for a long stream, with a GPU and cores to spare.
         allow_pickle: also load weights that are pickled (``pytorch_model.bin``), where a model has no
             safetensors. They are unpickled as tensors only.
         trust_remote_code: run code that comes with the model or its tokenizer, with all that you may
@@ -108,6 +112,7 @@ def pipeline(
         batch_size=batch_size,
         max_batch_tokens=max_batch_tokens,
         compile=compile,
+        num_workers=num_workers,
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )
@@ -205,7 +210,8 @@ class QuestionAnsweringPipeline:
                 at most 1 in sum. "logit": start logit plus end logit, the ranking of run_qa.py.
             batch_size: most chunks that the model reads at once.
             progress: show a bar with questions per second (False).
-            num_workers: without effect; the removed pipeline had it.
+            num_workers: in place of the pipeline's: processes that tokenize and make answers. In the
+                removed pipeline they only tokenized.
             padding: without effect on answers; the removed pipeline had it. Batches are padded as
                 far as they need.
             topk: the old name of ``top_k``.
@@ -245,14 +251,17 @@ class QuestionAnsweringPipeline:
                 "handle_impossible_answer": handle_impossible_answer,
                 "align_to_words": align_to_words,
                 "scoring": scoring,
-                "num_workers": num_workers,
                 "padding": padding,
                 "topk": topk,
             },
         )
         asked = read_inputs(inputs, question, context, data, X)
         readings: Any = self.engine.read(
-            asked.pairs, options, batch_size=batch_size, progress=progress
+            asked.pairs,
+            options,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            progress=progress,
         )
         results: Iterator[Result] = (_result(reading.answers) for reading in readings)
         if isinstance(asked.pairs, list):
@@ -269,8 +278,8 @@ def with_options(options: Options, given: Mapping[str, Any]) -> Options:
 def known_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """What a caller ``given`` for some of the `Options`, by their names; None is as good as nothing.
 
-    Takes the removed pipeline's names too: ``topk``, deprecated long ago, and ``padding`` and
-    ``num_workers``, which never changed an answer.
+    Takes the removed pipeline's names too: ``topk``, deprecated long ago, and ``padding``, which never
+    changed an answer.
 
     Raises:
         TypeError: a name that is none of them.
@@ -281,7 +290,6 @@ def known_options(given: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in given.items()
         if value is not None
     }
-    known.pop("num_workers", None)
     padding = known.pop("padding", False)
     if not isinstance(padding, (bool, str)) or padding not in _PADDING:
         raise ValueError(f"padding must be one of {_PADDING}; got {padding!r}")

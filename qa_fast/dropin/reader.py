@@ -47,6 +47,7 @@ class Reader:
         dtype: the weights' type.
         batch_size: most chunks that the model reads at once.
         max_batch_tokens: most tokens, padding included, that the model reads at once.
+        num_workers: processes that tokenize and make answers.
         allow_pickle: also load pickled weights.
         trust_remote_code: run code that comes with the model.
 
@@ -79,6 +80,7 @@ class Reader:
         dtype: str | torch.dtype | None = None,
         batch_size: int | None = None,
         max_batch_tokens: int | None = None,
+        num_workers: int | None = None,
         allow_pickle: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
@@ -89,6 +91,7 @@ class Reader:
             dtype=dtype,
             batch_size=batch_size,
             max_batch_tokens=max_batch_tokens,
+            num_workers=num_workers,
             allow_pickle=allow_pickle,
             trust_remote_code=trust_remote_code,
         ).load()

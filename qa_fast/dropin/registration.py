@@ -35,7 +35,7 @@ from .pipeline import QuestionAnsweringPipeline as PlainPipeline
 # What transformers.pipeline() loads when no model is named: as the removed pipeline did.
 DEFAULT_MODEL = ("distilbert/distilbert-base-cased-distilled-squad", "564e9b5")
 
-_OPTIONS = {field.name for field in fields(Options)} | {"topk", "padding", "num_workers"}
+_OPTIONS = {field.name for field in fields(Options)} | {"topk", "padding"}
 _READING = {"max_seq_len", "doc_stride", "max_question_len"}
 _TEXTS = ("question", "context")
 _INPUTS = {*_TEXTS, "data", "X"}
@@ -130,7 +130,13 @@ class QuestionAnsweringPipeline(transformers.Pipeline):
         """The one for the model and the tokenizer of now: callers may put others in their place."""
         held = self._plain
         if held is None or held.model is not self.model or held.tokenizer is not self.tokenizer:
-            engine = Engine(self.model, self.tokenizer, dtype="auto", batch_size=self._batch_size)
+            engine = Engine(
+                self.model,
+                self.tokenizer,
+                dtype="auto",
+                batch_size=self._batch_size,
+                num_workers=self._num_workers,
+            )
             held = self._plain = PlainPipeline(engine)
         return held
 

@@ -6,6 +6,7 @@
 - `streams`: a caller's pairs, cut into windows
 - `windows`: the stages that a window goes through; `Stats`
 - `workers`: who works on a window's texts: this process, or others
+- `worker_process`: one of these others
 - `batches`: which chunks are read together, and where they lie
 - `forward`: run the model; smaller batches when memory runs out
 - `device`: where a model runs, and how arrays get there

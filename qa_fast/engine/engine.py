@@ -218,7 +218,8 @@ class Engine:
             pairs: a question and a context each, in any iterable.
             options: what to return.
             batch_size: in place of the engine's.
-            num_workers: likewise.
+            num_workers: likewise. With N of them up to N windows wait before the model and N behind
+                it, where else one does.
             errors: "raise" the error of a pair that cannot be answered when its turn comes; or
                 "return" it in place of its reading, and go on.
             progress: show a bar with questions per second on standard error.
@@ -342,8 +343,8 @@ class Engine:
             for future in read_ahead(started, ahead):
                 results = future.result() if future else ()
                 self._warn_once(stages.note)
-                while self._crew.notes:
-                    warn_caller(self._crew.notes.popleft())
+                for note in self._crew.news():
+                    warn_caller(note)
                 for result in results:
                     if strict and isinstance(result, ExampleError):
                         raise result

@@ -33,6 +33,7 @@ class ModelSpec:
         batch_size: most chunks that the model reads at once.
         max_batch_tokens: most tokens, padding included, that the model reads at once.
         compile: run the model through `torch.compile`.
+        num_workers: processes that tokenize and make answers; 0 for none, None for what pays.
         allow_pickle: also load weights that are pickled.
         trust_remote_code: run code that comes with the model or its tokenizer.
 
@@ -48,6 +49,7 @@ class ModelSpec:
     batch_size: int | None = None
     max_batch_tokens: int | None = None
     compile: bool = False
+    num_workers: int | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
 
@@ -57,6 +59,8 @@ class ModelSpec:
         for name in ("batch_size", "max_batch_tokens"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
+        if self.num_workers is not None:
+            check_count("num_workers", self.num_workers, 0)
         if self.dtype not in (None, "auto"):
             to_dtype(self.dtype)
 
@@ -102,6 +106,7 @@ class ModelSpec:
             batch_size=self.batch_size,
             max_batch_tokens=self.max_batch_tokens,
             compile=self.compile,
+            num_workers=self.num_workers,
         )
 
     def _warn_of_code(self, *sources: Any) -> None:
@@ -129,7 +134,7 @@ def load_engine(spec: ModelSpec) -> Engine:
     given = [
         field.name
         for field in fields(spec)
-        if field.name != "model" and getattr(spec, field.name) not in (None, False)
+        if field.name != "model" and getattr(spec, field.name) != field.default
     ]
     if given:
         raise ValueError(f"{', '.join(given)}: give it where the engine is made, not here")

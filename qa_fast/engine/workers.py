@@ -1,46 +1,32 @@
-"""Processes that work on the texts of windows, while the calling process drives the model.
-
-A process is started with ``python -m``, so it needs nothing of the caller's main module, and it imports
-no PyTorch. It has a copy of the tokenizer, gets the texts of a window, and keeps what became of them
-until the window's answers are there. It ends when its standard input does, so none outlives the
-process that started it.
-"""
+"""Who works on the texts of windows, while the calling process drives the model: others, or itself."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-import mmap
+import math
 import multiprocessing
 import os
 import pickle
-import subprocess
 import sys
-import tempfile
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from threading import Lock, Thread
-from typing import IO, Any, Protocol
+from threading import Lock
+from typing import Any, Protocol
 
-from qa_fast.texts.channel import SHARED_BYTES, Channel
 from qa_fast.texts.chunker import Chunker
 from qa_fast.texts.chunks import Int64
 from qa_fast.texts.places import TokenSpans
+from qa_fast.texts.problems import TextProblem, text_problem
 from qa_fast.texts.readings import Ranked
 from qa_fast.texts.work import Cut, TextWork
 
+from .errors import numbers_in_words
 from .streams import Window
-
-_PROGRAM = "qa_fast.texts.worker"
-# Memory that is a file's only by its name, where there is such a place.
-_SHARED_FOLDER = Path("/dev/shm")
-# Seconds for a process to end by itself.
-_PATIENCE = 5
-
+from .worker_process import Worker, WorkerLost
 
 # Left to itself, an engine has others work on the texts of a stream once it has read so many questions,
 # where there are so many cores for each of the processes.
@@ -51,12 +37,8 @@ _MOST_WORKERS = 4
 logger = logging.getLogger(__name__)
 
 
-Texts = tuple[Sequence[str], Sequence[str], int]
+Texts = tuple[Sequence[Any], Sequence[Any], int]
 """Questions, their contexts, and the number of the first pair."""
-
-
-class WorkerLost(ValueError):
-    """A process ended that was not to end."""
 
 
 class Work(Protocol):
@@ -84,14 +66,14 @@ class Crew:
 
     Attributes:
         chunker: as given.
-        notes: what callers should know.
     """
 
     def __init__(self, chunker: Chunker, *, on_gpu: bool) -> None:
-        self.notes: deque[str] = deque()
         self.chunker = chunker
         self._on_gpu = on_gpu
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
+        self._limit = math.inf  # no more can be had
+        self._notes: deque[str] = deque()
         self._process = os.getpid()
         self._turn = Lock()
         self._ends = weakref.finalize(self, _stop, self._workers, self._process)
@@ -103,11 +85,14 @@ class Crew:
         """
         if os.getpid() != self._process:
             return 0
-        if asked is not None:
-            return asked
-        if not self._on_gpu or multiprocessing.current_process().daemon:
+        return int(min(self._that_pay() if asked is None else asked, self._limit))
+
+    def _that_pay(self) -> int:
+        # In a frozen application Python is not to be had by itself.
+        if multiprocessing.current_process().daemon or getattr(sys, "frozen", False):
             return 0
-        return max(0, min(_MOST_WORKERS, _cores() // _CORES_PER_WORKER - 1))
+        spare = _cores() // _CORES_PER_WORKER - 1
+        return max(0, min(_MOST_WORKERS, spare)) if self._on_gpu else 0
 
     def work(self, window: Window, asked: int | None, **cutting: Any) -> Work:
         """Cut a window's texts.
@@ -127,55 +112,74 @@ class Crew:
         return self._work(self.most(asked) if long else 0, texts, cutting)
 
     def _work(
-        self, count: int, texts: Texts, cutting: dict[str, Any], *, again: bool = False
+        self, count: int, texts: Texts, cutting: dict[str, Any], ended_over_it: int = 0
     ) -> Work:
         worker = self._idlest(count)
         if worker is None:
             return TextWork(self.chunker, *texts, **cutting)
         try:
-            return _RemoteWork(worker, self, texts, cutting)
+            return _RemoteWork(worker, self.chunker, texts, cutting)
         except WorkerLost as error:
-            questions, _, first = texts
-            if again:  # it may be for the texts' sake
-                raise WorkerLost(
-                    f"{error}, as one before it, over the texts of questions {first} to "
-                    f"{first + len(questions) - 1}"
-                ) from error
-            self.note(error)
-        return self._work(count, texts, cutting, again=True)
+            ended_over_it += error.at_work
+            if ended_over_it == 2:  # it may be for the texts' sake
+                items = numbers_in_words(range(texts[2], texts[2] + len(texts[0])))
+                message = f"{error}, as one before it, over the texts of {items}"
+                raise WorkerLost(message) from error
+        return self._work(count, texts, cutting, ended_over_it)
 
     def wait(self) -> None:
         """Wait until all processes that were started can work, or are lost."""
         for worker in self._workers:
             worker.wait()
 
-    def _idlest(self, count: int) -> _Worker | None:
+    def news(self) -> list[str]:
+        """What callers should know and were not told."""
+        for worker in self._workers:
+            if worker.lost and not worker.told:
+                worker.told = True
+                self._notes.append(self._of_loss(worker))
+        notes = []
+        with suppress(IndexError):  # another thread may be told, too
+            while self._notes:
+                notes.append(self._notes.popleft())
+        return notes
+
+    def _of_loss(self, worker: Worker) -> str:
+        left = sum(not other.lost for other in self._workers)
+        others = f"{left} other{'s go' if left > 1 else ' goes'} on"
+        if not left:
+            others = "the calling process goes on by itself"
+        return f"a worker process {worker.lost}; its questions are read again, and {others}"
+
+    def _idlest(self, count: int) -> Worker | None:
         """The one of ``count`` processes that has least to do; None where none is ready."""
+        if not count:  # the lock may be one that was held when this process was forked
+            return None
         with self._turn:
             if len(self._workers) < count:
                 self._start(count)
-            ready = [w for w in self._workers[:count] if w.ready and not w.lost]
-            return min(ready, key=lambda worker: worker.busy, default=None)
+            ready = [worker for worker in self._workers[:count] if worker.is_ready()]
+            return min(ready, key=lambda worker: len(worker.windows), default=None)
 
     def _start(self, count: int) -> None:
         try:
             state = pickle.dumps(self.chunker)
         except Exception as error:
-            self.notes.append(
+            self._limit = 0
+            self._notes.append(
                 f"num_workers has no effect: the tokenizer cannot be copied to another process ({error})"
             )
-            self._process = -1
             return
         threads = max(1, _cores() // count)
-        added = range(len(self._workers), count)
-        self._workers += [_Worker(state, threads) for _ in added]
-        logger.info("%d processes work on texts, with %d threads each", count, threads)
-
-    def note(self, error: WorkerLost) -> None:
-        """Note that a process is lost."""
-        left = sum(not worker.lost for worker in self._workers)
-        others = f"{left} others go on" if left else "the calling process goes on by itself"
-        self.notes.append(f"{error}; its questions are read again, and {others}")
+        try:
+            while len(self._workers) < count:
+                self._workers.append(Worker(state, threads))
+        except Exception as error:  # of the system, or an interpreter that ends
+            self._limit = len(self._workers)
+            self._notes.append(
+                f"of {count} worker processes only {self._limit} can be started ({error})"
+            )
+        logger.info("%d processes work on texts, with %d threads each", len(self._workers), threads)
 
 
 class _RemoteWork:
@@ -188,26 +192,23 @@ class _RemoteWork:
     _numbers = itertools.count()
 
     def __init__(
-        self,
-        worker: _Worker,
-        crew: Crew,
-        texts: Texts,
-        cutting: dict[str, Any],
+        self, worker: Worker, chunker: Chunker, texts: Texts, cutting: dict[str, Any]
     ) -> None:
         self._worker = worker
-        self._crew = crew
-        self._again = partial(TextWork, crew.chunker, *texts, **cutting)
+        self._again = partial(TextWork, chunker, *texts, **cutting)
         self._here: TextWork | None = None
         self._number = next(self._numbers)
-        worker.busy += 1
+        worker.windows.add(self._number)
         questions, contexts, first_item = texts
+        questions = [text if type(text) is str else _to_send(text) for text in questions]
         # Equal texts travel once, where they are one object.
-        one = {text: text for text in contexts if isinstance(text, str)}
-        contexts = [one[text] if isinstance(text, str) else text for text in contexts]
+        one: dict[Any, Any] = {}
+        contexts = [
+            one.setdefault(text, text) if type(text) is str else _to_send(text) for text in contexts
+        ]
         self.cut = Cut(*worker.ask(self._number, "cut", questions, contexts, first_item, **cutting))
 
     def __del__(self) -> None:
-        self._worker.busy -= 1
         self._worker.forget(self._number)
 
     def rank(self, questions: Int64, spans: TokenSpans, **asked: Any) -> Ranked:
@@ -224,115 +225,17 @@ class _RemoteWork:
         if self._here is None:
             try:
                 return self._worker.ask(self._number, method, *arguments, **named)
-            except WorkerLost as lost:
-                self._crew.note(lost)
+            except WorkerLost:
                 self._here = self._again()
         return getattr(self._here, method)(*arguments, **named)
 
 
-class _Worker:
-    """A process, and the channel to it.
+def _to_send(text: Any) -> str | TextProblem | None:
+    """A text of a kind of its own as a plain one; of what is no text, what is wrong with it.
 
-    Attributes:
-        busy: windows that wait for it.
+    Another process need not know its class.
     """
-
-    def __init__(self, chunker: bytes, threads: int) -> None:
-        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-        environment.setdefault("RAYON_NUM_THREADS", str(threads))
-        self.busy = 0
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
-        self.ready = self.lost = False
-        self._turn = Lock()
-        self._done: list[int] = []
-        self._starting = Thread(target=self._start, args=(chunker,), daemon=True)
-        self._starting.start()
-
-    def _start(self, chunker: bytes) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._channel = Channel(self.process.stdout, self.process.stdin)
-        file = _shared_file()
-        try:
-            self._channel.send((chunker, file and file.name))
-            if file is not None:
-                self._channel.shared = mmap.mmap(file.fileno(), 0)
-            self._channel.receive()
-            self.ready = True
-        except (OSError, EOFError):
-            self.lost = True
-        finally:
-            if file is not None:
-                file.close()  # and it is gone but for the memory
-
-    def wait(self) -> None:
-        """Wait until it can work, or is lost."""
-        self._starting.join()
-
-    def ask(self, window: int, method: str, *arguments: Any, **named: Any) -> Any:
-        """What a method of the window's `TextWork` returns; "cut" makes it.
-
-        Raises:
-            WorkerLost: the process is gone.
-            BaseException: as the method.
-        """
-        with self._turn:
-            try:
-                done, self._done = self._done, []
-                self._channel.send((window, method, arguments, named, done))
-                fine, reply = self._channel.receive()
-            except (OSError, EOFError, ValueError) as error:
-                self.lost = True
-                raise WorkerLost(f"a worker process {self._how_it_ended()}") from error
-        if not fine:
-            raise reply
-        return reply
-
-    def forget(self, window: int) -> None:
-        """Have a window dropped, with the next request."""
-        self._done.append(window)
-
-    def _how_it_ended(self) -> str:
-        try:
-            code = self.process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            return "does not answer"
-        return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-
-    def stop(self) -> None:
-        """End the process."""
-        for end in (self.process.stdin, self.process.stdout):
-            with suppress(OSError):
-                if end is not None:
-                    end.close()
-        try:
-            self.process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-def _shared_file() -> IO[bytes] | None:
-    """A file to be mapped into memory by two processes; None where there is no room for it."""
-    if os.name == "nt":  # where no two processes can open one
-        return None
-    return _file_in(_SHARED_FOLDER) or _file_in(None)
-
-
-def _file_in(folder: Path | None) -> IO[bytes] | None:
-    with suppress(OSError), ExitStack() as stack:
-        file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="qa-fast-", dir=folder))
-        # Written, not made longer: a page that cannot be had later would end the process.
-        file.write(bytes(SHARED_BYTES))
-        file.flush()
-        stack.pop_all()
-        return file
-    return None
+    return str.__str__(text) if isinstance(text, str) else text_problem(text)
 
 
 def _cores() -> int:
@@ -342,7 +245,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _stop(workers: Sequence[_Worker], process: int) -> None:
+def _stop(workers: Sequence[Worker], process: int) -> None:
     if os.getpid() == process:
         for worker in workers:
             worker.stop()

@@ -18,7 +18,7 @@ from qa_fast.data.errors import (
 )
 from qa_fast.data.examples import Row
 from qa_fast.engine.engine import Engine
-from qa_fast.engine.options import Options
+from qa_fast.engine.options import Options, check_count
 from qa_fast.engine.streams import Pair
 from qa_fast.texts.readings import Reading
 
@@ -59,15 +59,19 @@ class Answering:
         null_threshold: by how much the null score must then exceed that of the best span for the
             answer to be "".
         on_error: "fail" at a row that cannot be answered, or "skip" it and give a `Reject`.
+        num_workers: processes that tokenize and make answers; None for as many as the engine has.
     """
 
     options: Options
     null_threshold: float = 0.0
     on_error: OnError = "fail"
+    num_workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.on_error not in ("fail", "skip"):
             raise ValueError(f"on_error must be 'fail' or 'skip'; got {self.on_error!r}")
+        if self.num_workers is not None:
+            check_count("num_workers", self.num_workers, 0)
         if self.null_threshold != 0 and not self.options.handle_impossible_answer:
             raise ArgumentError(
                 Argument("null_threshold", self.null_threshold),
@@ -97,8 +101,14 @@ class Answering:
 
         # The null answer is added here, so that the best span is kept whatever top_k is.
         options = replace(self.options, handle_impossible_answer=False)
-        data = _AtRest(pairs)
-        for result in engine.read(data, options, errors="return", reproducible=True):
+        results = engine.read(
+            _AtRest(pairs),
+            options,
+            num_workers=self.num_workers,
+            errors="return",
+            reproducible=True,
+        )
+        for result in results:
             while isinstance(first := waiting.popleft(), Reject):
                 yield first
             row, id_ = first

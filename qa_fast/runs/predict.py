@@ -60,6 +60,7 @@ def predict(
     batch_size: int | None = None,
     max_batch_tokens: int | None = None,
     compile: bool = False,
+    num_workers: int | None = None,
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
     columns: Columns | None = None,
@@ -96,6 +97,8 @@ def predict(
         batch_size: as in `pipeline`.
         max_batch_tokens: as in `pipeline`.
         compile: as in `pipeline`.
+        num_workers: as in `pipeline`; of each process, where several share the rows, and None means none
+            then. Not one of the settings of a run: it may go on with another number.
         allow_pickle: as in `pipeline`.
         trust_remote_code: as in `pipeline`.
         columns: the names of the columns, where they are not those of `Example`.
@@ -134,7 +137,7 @@ def predict(
         ...     run.written, run.rejected, run.output.read_text().split()
         (1, 0, ['{', '"q1":', '"Ada"', '}'])
     """
-    answering = Answering(Options(**{**DEFAULTS, **options}), null_threshold, on_error)
+    answering = Answering(Options(**{**DEFAULTS, **options}), null_threshold, on_error, num_workers)
     _check_counts(limit, part_rows, num_shards, shard_index)
     target = Output.of(output)
     if on_interrupt not in get_args(OnInterrupt):
@@ -272,6 +275,7 @@ def _jobs(devices: Sequence[str], share: Share, asked: Mapping[str, Any]) -> lis
         "on_error": share.answering.on_error,
         "on_interrupt": share.on_interrupt,
         "null_threshold": share.answering.null_threshold,
+        "num_workers": share.answering.num_workers,
         **asdict(share.answering.options),
     }
     for name, kinds in (("source", (str, Path)), ("model", (str, Path, type(None)))):

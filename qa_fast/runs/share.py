@@ -97,7 +97,11 @@ class Share:
         """
         with locked(self.target.folder, f"{self.index}-of-{self.num_shards}"):
             engine = load_engine(self.spec)
-            answering = replace(self.answering, options=engine.resolved(self.answering.options))
+            answering = replace(
+                self.answering,
+                options=engine.resolved(self.answering.options),
+                num_workers=self._num_workers(engine),
+            )
             settings = self._settings(engine, answering)
             self._check_output(settings)
             if is_complete(self.target):
@@ -126,6 +130,12 @@ class Share:
     def _path(self) -> Path:
         """Of its manifest."""
         return shard_manifest(self.target, self.num_shards, self.index)
+
+    def _num_workers(self, engine: Engine) -> int | None:
+        """Processes that share the rows share the cores too: none of them takes some by itself."""
+        asked = self.answering.num_workers
+        asked = engine.num_workers if asked is None else asked
+        return 0 if asked is None and self.num_shards > 1 else asked
 
     def _parts(self) -> Iterator[Part]:
         return plan_parts(self.rows, self.part_rows, self.num_shards, self.index)

@@ -16,7 +16,9 @@ class TextProblem(NamedTuple):
 
 
 def text_problem(text: object) -> TextProblem | None:
-    """Why ``text`` cannot be tokenized; None where it can."""
+    """Why ``text`` cannot be tokenized; None where it can. A problem stands for a text that has it."""
+    if isinstance(text, TextProblem):
+        return text
     if isinstance(text, (bytes, bytearray)):
         return TextProblem(
             f"must be a string; got {type(text).__name__}",

@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import sys
-from pathlib import Path
 from traceback import format_exc
 from typing import Any
 
@@ -18,19 +17,22 @@ from .work import TextWork
 
 
 def main() -> None:
-    """Do what the messages on standard input ask for, until it ends."""
-    # Ctrl-C goes to all processes of a terminal: the one that asks for the work ends this one.
+    """Do what the messages on standard input ask for, until it ends.
+
+    The argument is the descriptor of a file that is memory for this process and the other; there may be
+    none.
+    """
+    # Ctrl-C is for the process that asks for the work: that ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What is printed by others, in Rust too, must not be taken for a message.
     sender = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     channel = Channel(sys.stdin.buffer, sender)
+    for file in map(int, sys.argv[1:]):
+        channel.shared = mmap.mmap(file, 0)
+        os.close(file)
     with contextlib.suppress(EOFError, BrokenPipeError):
-        state, shared = channel.receive()
-        if shared is not None:
-            with Path(shared).open("r+b") as file:
-                channel.shared = mmap.mmap(file.fileno(), 0)
-        chunker = pickle.loads(state)
+        chunker = pickle.loads(channel.receive())
         channel.send(None)
         _serve(channel, chunker)
     os._exit(0)
@@ -43,19 +45,27 @@ def _serve(channel: Channel, chunker: Chunker) -> None:
         window, method, arguments, named, done = channel.receive()
         for number in done:
             windows.pop(number, None)
-        reply: Any
         try:
-            if method == "cut":
-                windows[window] = work = TextWork(chunker, *arguments, **named)
-                chunks, errors = work.cut
-                reply = chunks.without_encodings(), errors
-            else:
-                reply = getattr(windows[window], method)(*arguments, **named)
-            channel.send((True, reply))
-        except OSError:
-            raise
+            message = True, _done(windows, chunker, window, method, arguments, named)
         except BaseException as error:
-            channel.send((False, _that_travels(error)))
+            message = False, _that_travels(error)
+        channel.send(message)
+
+
+def _done(
+    windows: dict[int, TextWork],
+    chunker: Chunker,
+    window: int,
+    method: str,
+    arguments: Any,
+    named: Any,
+) -> Any:
+    """What a method of a window returns."""
+    if method != "cut":
+        return getattr(windows[window], method)(*arguments, **named)
+    windows[window] = work = TextWork(chunker, *arguments, **named)
+    chunks, errors = work.cut
+    return chunks.without_encodings(), errors
 
 
 def _that_travels(error: BaseException) -> BaseException:
