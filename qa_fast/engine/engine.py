@@ -325,6 +325,7 @@ class Engine:
         # for the answers of the last; where processes do both, so many for each of them.
         ahead = max(1, self._crew.most(stages.num_workers))
         with (
+            closing(stages),
             ThreadPoolExecutor(2 * ahead, "qa-fast") as executor,
             self._forward.device.workers() as workers,
             closing(

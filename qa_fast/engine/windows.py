@@ -176,10 +176,20 @@ class Stages:
         self.note: str | None = None
         self._model = model
         self._crew = crew
+        self._works: set[Work] = set()
         self.num_workers = num_workers
         self._forward = forward
         self._batch_size = batch_size
         self._done = done
+
+    def close(self) -> None:
+        """Forget the windows that were not finished."""
+        for work in list(self._works):
+            self._forget(work)
+
+    def _forget(self, work: Work) -> None:
+        work.forget()
+        self._works.discard(work)
 
     def compile(self, device: torch.device) -> None:
         """Have the kernels compiled that decode with these options on ``device``."""
@@ -208,6 +218,7 @@ class Stages:
                 doc_stride=options.doc_stride,
                 max_question_len=options.max_question_len,
             )
+        self._works.add(work)
         chunks, errors = work.cut
         with stats.timed("plan"):
             plan = self._forward.plan(chunks, options.max_seq_len, self._batch_size)
@@ -314,6 +325,7 @@ class Stages:
         for chunk, error in logits.failed.items():
             failure = window.not_read(chunk, error, self._model, self._forward.device.device)
             results[failure.item] = failure
+        self._forget(window.work)
         self._done(stats)
         return [results[item] for item in window.items()]
 

@@ -57,7 +57,7 @@ class Worker:
     def __init__(self, chunker: bytes, threads: int) -> None:
         environment = {**os.environ, "PYTHONSAFEPATH": "1"}
         environment.setdefault("RAYON_NUM_THREADS", str(threads))
-        # Changed by `__del__`, which may come amid anything: only in single steps, and without a lock.
+        # Changed by several threads: only in single steps.
         self.windows: set[int] = set()
         self._done: deque[int] = deque()
         self.lost = ""

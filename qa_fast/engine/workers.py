@@ -53,6 +53,8 @@ class Work(Protocol):
         self, questions: Int64, items: Sequence[int], hollow: Iterable[tuple[int, int]]
     ) -> str | None: ...
 
+    def forget(self) -> None: ...  # noqa: D102
+
 
 class Crew:
     """Who works on the texts of an engine's windows: the calling process, or others.
@@ -206,9 +208,15 @@ class _RemoteWork:
         contexts = [
             one.setdefault(text, text) if type(text) is str else _to_send(text) for text in contexts
         ]
-        self.cut = Cut(*worker.ask(self._number, "cut", questions, contexts, first_item, **cutting))
+        try:
+            cut = worker.ask(self._number, "cut", questions, contexts, first_item, **cutting)
+        except BaseException:
+            self.forget()
+            raise
+        self.cut = Cut(*cut)
 
-    def __del__(self) -> None:
+    def forget(self) -> None:
+        """See `TextWork.forget`; it is no `__del__`, in which Ctrl-C would be lost."""
         self._worker.forget(self._number)
 
     def rank(self, questions: Int64, spans: TokenSpans, **asked: Any) -> Ranked:

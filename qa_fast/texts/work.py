@@ -80,3 +80,6 @@ class TextWork:
         """See `places.hollow_note`; of some of the questions that have chunks."""
         chunks, _ = self.cut.chunks.of(questions)
         return hollow_note(chunks, items, hollow, self._chunker.text_of)
+
+    def forget(self) -> None:
+        """Say that no more will be asked; another process then keeps nothing of it."""

@@ -38,6 +38,17 @@ def engine() -> Engine:
     return Engine(tiny_model(tokenizer), tokenizer)
 
 
+@pytest.fixture(params=[0, 2])
+def any_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """The same alone, and with two processes that work on its texts."""
+    tokenizer = tokenizer_of("wordpiece")
+    engine = Engine(tiny_model(tokenizer), tokenizer, num_workers=request.param)
+    list(engine.read([pair(0)], Options()))
+    engine._crew.wait()
+    yield engine
+    engine._crew._ends()
+
+
 @pytest.fixture
 def sizes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pairs were read together, window after window."""
@@ -63,7 +74,7 @@ def pairs(stop: int) -> Iterator[Pair]:
 # --- what is taken, and when --------------------------------------------------------------------
 
 
-def test_the_first_result_comes_after_the_first_pair(engine: Engine) -> None:
+def test_the_first_result_comes_after_the_first_pair(any_engine: Engine) -> None:
     taken: list[int] = []
 
     def endless() -> Iterator[Pair]:
@@ -71,7 +82,7 @@ def test_the_first_result_comes_after_the_first_pair(engine: Engine) -> None:
             taken.append(i)
             yield pair(i)
 
-    results = engine.read(endless(), Options())
+    results = any_engine.read(endless(), Options())
     assert not taken
     next(results)
     assert taken == [0]
@@ -102,7 +113,7 @@ def test_what_has_come_is_answered_while_the_source_is_waited_for(
 
 
 @pytest.mark.parametrize("askers", [1, 3, 2 * WINDOW])
-def test_askers_who_wait_for_each_reply(askers: int, engine: Engine) -> None:
+def test_askers_who_wait_for_each_reply(askers: int, any_engine: Engine) -> None:
     asked: queue.Queue[int | None] = queue.Queue()
     replies = [threading.Semaphore(0) for _ in range(askers)]
     order: list[int] = []
@@ -121,7 +132,7 @@ def test_askers_who_wait_for_each_reply(askers: int, engine: Engine) -> None:
     for thread in threads:
         thread.start()
     done = 0
-    for reading in engine.read(source(), Options()):
+    for reading in any_engine.read(source(), Options()):
         assert reading.answers  # type: ignore[union-attr]
         replies[order[done]].release()
         done += 1
@@ -242,7 +253,7 @@ def test_a_stream_may_be_dropped_while_its_source_blocks(number: int, engine: En
     assert not worker_threads()
 
 
-def test_ctrl_c_while_the_source_blocks(engine: Engine) -> None:
+def test_ctrl_c_while_the_source_blocks(any_engine: Engine) -> None:
     """It comes at once, and the thread ends with the pair that it waits for."""
     release = threading.Event()
     here = threading.get_ident()
@@ -251,7 +262,7 @@ def test_ctrl_c_while_the_source_blocks(engine: Engine) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            found.extend(engine.read(source, Options()))
+            found.extend(any_engine.read(source, Options()))
         assert [t.name for t in threading.enumerate()].count("qa-fast-source") == 1
     finally:
         signal.signal(signal.SIGINT, before)

@@ -215,6 +215,24 @@ def test_where_threads_change_bits_their_number_is_a_setting(
         predict(**arguments, model=Engine(NearFree(), tokenizer))
 
 
+def test_worker_processes_change_no_byte(
+    data: Path, model: Path, wanted: dict[str, Any], tmp_path: Path
+) -> None:
+    """In a run that is stopped with two and goes on with none, and then with one."""
+    arguments: dict[str, Any] = {"source": data, "model": model, "part_rows": 10, **OPTIONS}
+    output = tmp_path / "a.parquet"
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    for num_workers in (2, 0):
+        with pytest.raises(KeyboardInterrupt):
+            predict(output=output, num_workers=num_workers, progress=stop, **arguments)
+    run = predict(output=output, num_workers=1, **arguments)
+    assert contents(tmp_path) == wanted["a.parquet"]
+    assert "num_workers" not in run.manifest["settings"]
+
+
 # --- going on -----------------------------------------------------------------------------------
 
 # Runs in a process of its own, which ends by SIGKILL just before the Nth time that it would make
