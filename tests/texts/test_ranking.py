@@ -122,7 +122,7 @@ def spans_in(draw: Any, chunks: Chunks, rows: int, per_chunk: bool) -> TokenSpan
 
 
 @pytest.mark.parametrize("family", ["bundled", "byte_bpe", "unigram", "untrimmed"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_answers_are_those_of_one_span_after_the_other(family: str, data: st.DataObject) -> None:
     contexts = data.draw(st.lists(TEXTS.filter(str.strip), min_size=1, max_size=4))
