@@ -195,7 +195,7 @@ def ours(engine: Engine, pairs: list[Pair], rounds: int, *, streams: bool = True
     wait = DeviceWait(engine)
 
     def run(data: Iterable[Pair] = pairs) -> list[Any]:
-        engine._chunker = Chunker(engine.tokenizer)  # each round tokenizes anew
+        engine._crew.chunker = Chunker(engine.tokenizer)  # each round tokenizes anew
         with wait.run():
             return [reading.answers[0] for reading in engine.read(data, Options())]
 

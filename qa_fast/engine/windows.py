@@ -48,11 +48,11 @@ class Stats:
     spent on starting the model and on waiting for the results of a window.
 
     Attributes:
-        tokenize: seconds spent on making chunks from texts.
+        tokenize: seconds spent on making chunks from texts, or on waiting for a process that makes them.
         plan: seconds spent on laying them out in batches.
         forward: seconds spent on the model.
         decode: seconds spent on finding spans.
-        map: seconds spent on making answers of them.
+        map: seconds spent on making answers of them, or on waiting for a process that does.
         questions: pairs read, those with an error included.
         chunks: rows that the model read.
         tokens: tokens in them.
