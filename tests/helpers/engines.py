@@ -68,6 +68,15 @@ def worker_threads() -> list[str]:
     return names
 
 
+def start_workers(engine: Engine, count: int) -> list[Any]:
+    """The processes that work on texts, once so many are ready; until then nobody waits for them."""
+    list(engine.read([("Who?", "Ada.")], Options(), num_workers=count))
+    engine._crew.wait()
+    workers = engine._crew._workers
+    assert [worker.is_ready() for worker in workers] == [True] * count
+    return workers
+
+
 class CallableModel:
     """Like an ONNX Runtime model: no module, takes named arguments, returns what it likes."""
 

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -129,6 +137,22 @@ def train(
         )
     tokenizer.post_processor = processors.Sequence(steps)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **arguments)
+
+
+def hollow_tokenizer() -> PreTrainedTokenizerFast:
+    """One that gives words at the right place, but without an end, as that of Llama 3.2 did.
+
+    Spaces become many, which belong to the word before them; those that are trimmed off a token's
+    offsets are more than it has characters.
+    """
+    pad = "Ġ" * 9
+    words = ["?", *(word + pad for word in ("Ada", "wrote", "it", "in", "")), "London."]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="?"))
+    tokenizer.normalizer = normalizers.Replace(" ", pad + " ")
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=["input_ids"])
 
 
 def tiny_model(tokenizer: Any, seed: int = 0) -> BertForQuestionAnswering:

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 import qa_fast
 from qa_fast.engine import Engine, Options
@@ -19,8 +16,8 @@ from qa_fast.texts.chunker import make_chunks
 from qa_fast.texts.places import TokenSpans
 from qa_fast.texts.readings import Reading, rank_answers
 
-from ..helpers.hashing import Hashing
-from ..helpers.tiny import FAMILIES, char_range, tokenizer_of
+from ..helpers.hashing import Hashing, OfTokens
+from ..helpers.tiny import FAMILIES, char_range, hollow_tokenizer, tokenizer_of
 
 
 def encode(family: str, text: str):
@@ -230,19 +227,6 @@ def test_the_null_answer_is_none_of_white_space() -> None:
     assert null == {"score": pytest.approx(0.1), "start": 0, "end": 0, "answer": ""}
 
 
-class OfTokens:
-    """A model that has start and end logits for tokens, whatever stands around them."""
-
-    def __init__(self, logits: dict[int, float]) -> None:
-        self.logits = logits
-
-    def __call__(self, *, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = torch.zeros(input_ids.shape, dtype=torch.float32)
-        for token, logit in self.logits.items():
-            found[input_ids == token] = logit
-        return {"start_logits": found, "end_logits": found}
-
-
 @pytest.mark.parametrize("align", [False, True])
 @pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
 def test_white_space_takes_no_answer_from_those_that_exist(scoring: Any, align: bool) -> None:
@@ -276,22 +260,6 @@ def test_token_probabilities_are_those_of_the_tokens_with_their_spaces() -> None
 
 
 # --- tokens without characters ------------------------------------------------------------------
-
-
-def hollow_tokenizer() -> PreTrainedTokenizerFast:
-    """One that gives words at the right place, but without an end, as that of Llama 3.2 did.
-
-    Spaces become many, which belong to the word before them; those that are trimmed off a token's
-    offsets are more than it has characters.
-    """
-    pad = "Ġ" * 9
-    words = ["?", *(word + pad for word in ("Ada", "wrote", "it", "in", "")), "London."]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="?"))
-    tokenizer.normalizer = normalizers.Replace(" ", pad + " ")
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=["input_ids"])
 
 
 HOLLOW = "Ada wrote it  in London."
