@@ -13,8 +13,12 @@ import torch
 import qa_fast
 from qa_fast.engine import Options, windows
 
-sys.path.append(str(Path(__file__).parents[2] / "bench"))
+BENCH = Path(__file__).parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
+
 from device_wait import DeviceWait, waited_share
+
+sys.path.remove(str(BENCH))  # other files there have the names of libraries
 
 PAIRS = [("Who wrote it?", "Ada wrote the note in 1843.")] * 3
 

@@ -20,7 +20,7 @@ from qa_fast import predict
 from qa_fast.engine import Engine, Options, streams
 from qa_fast.engine.streams import Pair
 
-from ..helpers.engines import worker_threads
+from ..helpers.engines import start_workers, worker_threads
 from ..helpers.tiny import save_tiny_model, tiny_model, tokenizer_of
 
 WINDOW = 8
@@ -43,8 +43,7 @@ def any_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The same alone, and with two processes that work on its texts."""
     tokenizer = tokenizer_of("wordpiece")
     engine = Engine(tiny_model(tokenizer), tokenizer, num_workers=request.param)
-    list(engine.read([pair(0)], Options()))
-    engine._crew.wait()
+    start_workers(engine, request.param)
     yield engine
     engine._crew._ends()
 
@@ -148,7 +147,12 @@ def test_a_fast_source_is_read_in_large_windows(engine: Engine, sizes: list[int]
     assert sum(sizes) == 500
 
 
-def test_a_stream_is_taken_at_most_four_windows_ahead(engine: Engine) -> None:
+@pytest.mark.parametrize(("num_workers", "windows"), [(0, 4), (1, 4), (2, 6)])
+def test_a_stream_is_taken_at_most_four_windows_ahead(
+    num_workers: int, windows: int, engine: Engine
+) -> None:
+    """With several processes for the texts, two more for each more of them."""
+    start_workers(engine, num_workers)
     taken = given = ahead = 0
 
     def source() -> Iterator[Pair]:
@@ -158,9 +162,9 @@ def test_a_stream_is_taken_at_most_four_windows_ahead(engine: Engine) -> None:
             ahead = max(ahead, taken - given)
             yield pair(i)
 
-    for _ in engine.read(source(), Options()):
+    for _ in engine.read(source(), Options(), num_workers=num_workers):
         given += 1
-    assert WINDOW < ahead <= 4 * WINDOW
+    assert WINDOW < ahead <= windows * WINDOW
 
 
 def test_long_texts_are_taken_ahead_by_their_characters(
