@@ -16,7 +16,7 @@ from qa_fast.engine import Options, windows
 BENCH = Path(__file__).parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
-from device_wait import DeviceWait, waited_share
+from device_wait import DeviceWait, waited_share  # noqa: E402
 
 sys.path.remove(str(BENCH))  # other files there have the names of libraries
 

@@ -13,7 +13,7 @@ import torch
 BENCH = Path(__file__).parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
-from host_process import Recorded, free_forward
+from host_process import Recorded, free_forward  # noqa: E402
 
 sys.path.remove(str(BENCH))  # other files there have the names of libraries
 
