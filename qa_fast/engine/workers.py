@@ -122,6 +122,7 @@ class Crew:
         except WorkerLost as error:
             ended_over_it += error.at_work
             if ended_over_it == 2:  # it may be for the texts' sake
+                worker.told = True
                 items = numbers_in_words(range(texts[2], texts[2] + len(texts[0])))
                 message = f"{error}, as one before it, over the texts of {items}"
                 raise WorkerLost(message) from error

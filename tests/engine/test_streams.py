@@ -20,7 +20,7 @@ from qa_fast import predict
 from qa_fast.engine import Engine, Options, streams
 from qa_fast.engine.streams import Pair
 
-from ..helpers.engines import worker_threads
+from ..helpers.engines import start_workers, worker_threads
 from ..helpers.tiny import save_tiny_model, tiny_model, tokenizer_of
 
 WINDOW = 8
@@ -63,15 +63,17 @@ def pairs(stop: int) -> Iterator[Pair]:
 # --- what is taken, and when --------------------------------------------------------------------
 
 
-def test_the_first_result_comes_after_the_first_pair(engine: Engine) -> None:
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_first_result_comes_after_the_first_pair(num_workers: int, engine: Engine) -> None:
     taken: list[int] = []
+    start_workers(engine, num_workers)
 
     def endless() -> Iterator[Pair]:
         for i in count():
             taken.append(i)
             yield pair(i)
 
-    results = engine.read(endless(), Options())
+    results = engine.read(endless(), Options(), num_workers=num_workers)
     assert not taken
     next(results)
     assert taken == [0]
@@ -101,8 +103,9 @@ def test_what_has_come_is_answered_while_the_source_is_waited_for(
     assert last == [0, 1, 2]
 
 
-@pytest.mark.parametrize("askers", [1, 3, 2 * WINDOW])
-def test_askers_who_wait_for_each_reply(askers: int, engine: Engine) -> None:
+@pytest.mark.parametrize(("askers", "num_workers"), [(1, 0), (3, 0), (2 * WINDOW, 0), (3, 2)])
+def test_askers_who_wait_for_each_reply(askers: int, num_workers: int, engine: Engine) -> None:
+    start_workers(engine, num_workers)
     asked: queue.Queue[int | None] = queue.Queue()
     replies = [threading.Semaphore(0) for _ in range(askers)]
     order: list[int] = []
@@ -121,7 +124,7 @@ def test_askers_who_wait_for_each_reply(askers: int, engine: Engine) -> None:
     for thread in threads:
         thread.start()
     done = 0
-    for reading in engine.read(source(), Options()):
+    for reading in engine.read(source(), Options(), num_workers=num_workers):
         assert reading.answers  # type: ignore[union-attr]
         replies[order[done]].release()
         done += 1
@@ -137,7 +140,12 @@ def test_a_fast_source_is_read_in_large_windows(engine: Engine, sizes: list[int]
     assert sum(sizes) == 500
 
 
-def test_a_stream_is_taken_at_most_four_windows_ahead(engine: Engine) -> None:
+@pytest.mark.parametrize(("num_workers", "windows"), [(0, 4), (1, 4), (2, 6)])
+def test_a_stream_is_taken_at_most_four_windows_ahead(
+    num_workers: int, windows: int, engine: Engine
+) -> None:
+    """With several processes for the texts, two more for each more of them."""
+    start_workers(engine, num_workers)
     taken = given = ahead = 0
 
     def source() -> Iterator[Pair]:
@@ -147,9 +155,9 @@ def test_a_stream_is_taken_at_most_four_windows_ahead(engine: Engine) -> None:
             ahead = max(ahead, taken - given)
             yield pair(i)
 
-    for _ in engine.read(source(), Options()):
+    for _ in engine.read(source(), Options(), num_workers=num_workers):
         given += 1
-    assert WINDOW < ahead <= 4 * WINDOW
+    assert WINDOW < ahead <= windows * WINDOW
 
 
 def test_long_texts_are_taken_ahead_by_their_characters(
