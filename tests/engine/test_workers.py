@@ -295,7 +295,9 @@ def test_one_that_is_killed_between_two_windows() -> None:
     expected = read(engine, OPTIONS[1])
     workers = start_workers(engine, 2)
     kill(workers[0])
-    message = "^a worker process was killed by signal 9; its questions .* again, and 1 other goes on$"
+    message = (
+        "^a worker process was killed by signal 9; its questions .* again, and 1 other goes on$"
+    )
     with pytest.warns(UserWarning, match=message) as caught:
         assert read(engine, OPTIONS[1], num_workers=2) == expected
     assert len(caught) == 1
