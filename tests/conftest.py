@@ -49,6 +49,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def ready_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine waits until the processes that it starts for texts can work."""
+    # Not before the settings above are made.
+    from qa_fast.engine.workers import Crew
+
+    real = Crew._start
+
+    def start(crew: Crew, count: int) -> None:
+        real(crew, count)
+        crew.wait()
+
+    monkeypatch.setattr(Crew, "_start", start)
+
+
 @pytest.fixture(scope="session")
 def fork() -> Any:
     """Starts processes that have PyTorch loaded already."""

@@ -187,11 +187,14 @@ def _shared_memory() -> tuple[list[int], mmap.mmap | None]:
     """
     if os.name == "nt":
         return [], None
+    import fcntl  # which is not there
+
     for folder in (_SHARED_FOLDER, None):
         with suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
             # Written, not made longer: a page that cannot be had later would end the process.
             file.write(bytes(SHARED_BYTES))
             file.flush()
             shared = mmap.mmap(file.fileno(), 0)
-            return [os.dup(file.fileno())], shared
+            # Not one of the first three, which may be closed here: those are streams there.
+            return [fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)], shared
     return [], None

@@ -25,6 +25,8 @@ def main() -> None:
     # Ctrl-C is for the process that asks for the work: that ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What is printed by others, in Rust too, must not be taken for a message.
+    if sys.stderr is None:  # closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sender = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     channel = Channel(sys.stdin.buffer, sender)

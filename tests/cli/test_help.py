@@ -139,6 +139,8 @@ MISTAKES = [
     (["evaluate", "gold.json"], "either PREDICTIONS or --model is needed; neither was given"),
     (["evaluate", "gold.json", "p.json", "--no-answer"], "are for --model, which was not given"),
     ([*RUN, "--top-k", "0"], "Invalid value for '--top-k'"),
+    ([*RUN, "--num-workers", "-1"], "Invalid value for '--num-workers'"),
+    ([*RUN, "--num-workers", "2", "--ray", "local"], "--num-workers cannot be used with --ray"),
     ([*RUN, "--num-shards", "2"], "--num-shards and --shard-index go together: give both"),
     ([*RUN, "--shard-index", "0"], "--num-shards and --shard-index go together: give both"),
     ([*RUN, "--concurrency", "2"], "--concurrency is of use with --ray only"),

@@ -14,8 +14,10 @@ import torch
 
 from qa_fast.decoding import reference
 from qa_fast.dropin.pipeline import QuestionAnsweringPipeline, pipeline
+from qa_fast.dropin.reader import Reader
 from qa_fast.engine import Engine, Options, loading
 from qa_fast.engine.engine import WINDOW_QUESTIONS
+from qa_fast.engine.workers import Crew
 from qa_fast.texts.chunker import make_chunks
 
 from ..helpers.tiny import BUNDLED, DATA, tiny_model, tokenizer_of
@@ -460,6 +462,10 @@ BAD_CALLS = {
         "max_seq_len must be at most 512.*got 513",
     ),
     "batch_size": ({"question": ADA, "context": CONTEXT, "batch_size": 0}, "batch_size must be"),
+    "num_workers": (
+        {"question": ADA, "context": CONTEXT, "num_workers": -1},
+        "num_workers must be",
+    ),
 }
 
 
@@ -477,6 +483,7 @@ BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "dtype": ({"dtype": "int8"}, "dtype must be 'float32', .*; got 'int8'"),
     "batch_size": ({"batch_size": 0}, "batch_size must be an integer of at least 1; got 0"),
     "max_batch_tokens": ({"max_batch_tokens": "many"}, "max_batch_tokens must be an integer of"),
+    "num_workers": ({"num_workers": -1}, "num_workers must be an integer of at least 0; got -1"),
     "top_k": ({"top_k": 2.0}, "top_k must be an integer of at least 1; got 2.0"),
     "compile": ({"compile": "no"}, "compile must be True or False; got 'no'"),
     "allow_pickle": ({"allow_pickle": "False"}, "allow_pickle must be True or False; got 'False'"),
@@ -650,6 +657,27 @@ def test_old_names_of_arguments(qa: QuestionAnsweringPipeline) -> None:
         assert qa(question=ADA, context=CONTEXT, padding=padding, num_workers=2) == expected
     with pytest.raises(ValueError, match=r"padding must be one of .*; got 'long'"):
         qa(question=ADA, context=CONTEXT, padding="long")
+
+
+def test_processes_for_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline's, or in their place the call's."""
+    tokenizer = tokenizer_of("bundled")
+    qa = pipeline(tiny_model(tokenizer), tokenizer=tokenizer, num_workers=0)
+    call = {"question": [ADA, MARIE], "context": CONTEXT}
+    expected = qa(**call)
+    assert qa.engine._crew._workers == []
+    for count in (1, np.int64(1)):
+        assert qa(**call, num_workers=count) == expected
+        assert len(qa.engine._crew._workers) == 1
+    asked = []
+    monkeypatch.setattr(Crew, "most", lambda _, number: asked.append(number) or 0)
+    for given in (0, 3):
+        pipeline(tiny_model(tokenizer), tokenizer=tokenizer, num_workers=given)(**call)
+        Reader(tiny_model(tokenizer), tokenizer=tokenizer, num_workers=given)(ADA, [CONTEXT])
+    assert sorted(set(asked)) == [0, 3]
+    for wrong in (-1, True, "2"):
+        with pytest.raises(ValueError, match="num_workers must be an integer of at least 0; got"):
+            qa(**call, num_workers=wrong)
 
 
 def test_numpy_numbers_are_numbers(qa: QuestionAnsweringPipeline) -> None:

@@ -19,6 +19,7 @@ import qa_fast
 from qa_fast.dropin.inputs import SquadExample
 from qa_fast.dropin.pipeline import pipeline as light
 from qa_fast.dropin.registration import QuestionAnsweringArgumentHandler
+from qa_fast.engine.workers import Crew
 
 from ..helpers.programs import run_python
 from ..helpers.tiny import BUNDLED, tiny_model, tokenizer_of
@@ -163,6 +164,20 @@ def test_names_of_transformers_4(qa: Any) -> None:
         assert len(qa(question=ADA, context=CONTEXT, topk=2)) == 2
     assert caught[0].filename == __file__
     assert qa(question=ADA, context=CONTEXT, padding="max_length", num_workers=0)
+
+
+@pytest.mark.usefixtures("registered")
+def test_processes_for_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Transformers itself takes for its own workers, where nothing is given, is not asked for."""
+    asked = []
+    monkeypatch.setattr(Crew, "most", lambda _, number: asked.append(number) or 0)
+    for given, expected in (({}, None), ({"num_workers": 0}, 0), ({"num_workers": 2}, 2)):
+        qa = make(**given)
+        for in_call in (expected, 1):
+            asked.clear()
+            call = {} if in_call is expected else {"num_workers": in_call}
+            assert qa(question=ADA, context=CONTEXT, **call)["answer"] == "London"
+            assert set(asked) == {in_call}
 
 
 def test_streams(qa: Any) -> None:

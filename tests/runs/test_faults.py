@@ -46,6 +46,9 @@ BAD = "☃"
 WINDOW = 8
 
 
+pytestmark = pytest.mark.usefixtures("ready_workers")
+
+
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qa_fast.engine.engine.WINDOW_QUESTIONS", WINDOW)
@@ -115,14 +118,27 @@ FAULTS: dict[str, tuple[Any, str, type[Exception] | None]] = {
 }
 
 
-@pytest.mark.parametrize("scoring", ["probability", "shared", "logit"])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_single_questions_costs_only_these(fault: str, scoring: Any) -> None:
+@pytest.mark.parametrize(
+    ("fault", "scoring", "num_workers"),
+    [
+        *(
+            (fault, scoring, 0)
+            for fault in FAULTS
+            for scoring in ("probability", "shared", "logit")
+        ),
+        ("raises", "logit", 2),
+        ("nan", "probability", 2),
+    ],
+)
+def test_a_fault_at_single_questions_costs_only_these(
+    fault: str, scoring: Any, num_workers: int
+) -> None:
     make, message, cause = FAULTS[fault]
     bad = {3, 13, 14, 31}
     data = data_with(bad)
     options = Options(top_k=4, max_seq_len=128, doc_stride=32, scoring=scoring)
-    results = list(engine_of(make()).read(data, options, errors="return"))
+    engine = engine_of(make(), num_workers=num_workers)
+    results = list(engine.read(data, options, errors="return"))
     assert {i for i, result in enumerate(results) if isinstance(result, ExampleError)} == bad
     for i in bad:
         assert message in str(results[i])
@@ -132,22 +148,24 @@ def test_a_fault_at_single_questions_costs_only_these(fault: str, scoring: Any) 
     readings = [result for result in results if isinstance(result, Reading)]
     same([reading.answers for reading in readings], answers_of(sound_engine(), good, options))
     # Raised, each comes after all that was read before it.
-    stream = engine_of(make()).read(data, options)
+    stream = engine.read(data, options)
     assert len(list(islice(stream, 3))) == 3
     with pytest.raises(ExampleError, match="question 3 "):
         next(stream)
     assert not worker_threads()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_predict_lists_such_questions_and_loses_no_row(fault: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fault", "num_workers"), [*((name, 0) for name in FAULTS), ("raises", 2)])
+def test_predict_lists_such_questions_and_loses_no_row(
+    fault: str, num_workers: int, tmp_path: Path
+) -> None:
     make, message, _ = FAULTS[fault]
     bad = {3, 13, 14, 31}
     rows = [{"id": f"q{i}", "question": q, "context": c} for i, (q, c) in enumerate(data_with(bad))]
     runs = {}
     for name, engine in (("faulty", engine_of(make())), ("sound", sound_engine())):
         path = tmp_path / f"{name}.json"
-        run = qa_fast.predict(rows, path, model=engine, on_error="skip")
+        run = qa_fast.predict(rows, path, model=engine, on_error="skip", num_workers=num_workers)
         runs[name] = run, json.loads(path.read_text(encoding="utf-8"))
     run, found = runs["faulty"]
     assert (run.written, run.rejected) == (len(rows) - len(bad), len(bad))
@@ -326,7 +344,8 @@ def test_weights_that_are_nan_are_reported_by_question() -> None:
 # --- tokenizers ---------------------------------------------------------------------------------
 
 
-def test_a_text_that_the_tokenizer_fails_at_is_an_error_of_its_own() -> None:
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_text_that_the_tokenizer_fails_at_is_an_error_of_its_own(num_workers: int) -> None:
     """WordLevel without a token for unknown words raises at one."""
     words = ["[PAD]", "[CLS]", "[SEP]", "Who", "?", "Ada", "Ben", "wrote", "it", "."]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
@@ -339,7 +358,7 @@ def test_a_text_that_the_tokenizer_fails_at_is_an_error_of_its_own() -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, cls_token="[CLS]", pad_token="[PAD]"
     )
-    engine = Engine(tiny_model(tokenizer), tokenizer)
+    engine = Engine(tiny_model(tokenizer), tokenizer, num_workers=num_workers)
     good = ("Who wrote it?", "Ada wrote it.")
     data = [good, ("Why?", "Ada."), good, ("Who?", "Zoe wrote it."), good, ("Who?", "Ben.")]
     results = list(engine.read(data, Options(), errors="return"))
@@ -414,8 +433,10 @@ def test_a_slow_tokenizer_is_refused_with_what_to_use(through: str) -> None:
 # --- interruptions ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["pairs", "model"])
-def test_ctrl_c_in_the_middle_ends_the_threads(where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "num_workers"), [("pairs", 0), ("model", 0), ("pairs", 2), ("model", 2)]
+)
+def test_ctrl_c_in_the_middle_ends_the_threads(where: str, num_workers: int) -> None:
     taken = 0
 
     def pairs() -> Iterator[tuple[str, str]]:
@@ -430,7 +451,7 @@ def test_ctrl_c_in_the_middle_ends_the_threads(where: str) -> None:
         if where == "model" and taken > 20:
             raise KeyboardInterrupt
 
-    engine = engine_of(Faulty(interrupt))
+    engine = engine_of(Faulty(interrupt), num_workers=num_workers)
     with pytest.raises(KeyboardInterrupt):
         list(engine.read(pairs(), OPTIONS, errors="return"))
     assert not worker_threads()
@@ -443,8 +464,9 @@ def test_ctrl_c_in_the_middle_ends_the_threads(where: str) -> None:
     )
 
 
-def test_a_stream_that_is_dropped_half_read_ends_its_threads() -> None:
-    stream = sound_engine().read(data_with(set()), OPTIONS)
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_stream_that_is_dropped_half_read_ends_its_threads(num_workers: int) -> None:
+    stream = sound_engine().read(data_with(set()), OPTIONS, num_workers=num_workers)
     next(stream)
     assert worker_threads()
     del stream

@@ -9,6 +9,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -215,24 +216,6 @@ def test_where_threads_change_bits_their_number_is_a_setting(
         predict(**arguments, model=Engine(NearFree(), tokenizer))
 
 
-def test_worker_processes_change_no_byte(
-    data: Path, model: Path, wanted: dict[str, Any], tmp_path: Path
-) -> None:
-    """In a run that is stopped with two and goes on with none, and then with one."""
-    arguments: dict[str, Any] = {"source": data, "model": model, "part_rows": 10, **OPTIONS}
-    output = tmp_path / "a.parquet"
-
-    def stop(_: int) -> None:
-        raise KeyboardInterrupt
-
-    for num_workers in (2, 0):
-        with pytest.raises(KeyboardInterrupt):
-            predict(output=output, num_workers=num_workers, progress=stop, **arguments)
-    run = predict(output=output, num_workers=1, **arguments)
-    assert contents(tmp_path) == wanted["a.parquet"]
-    assert "num_workers" not in run.manifest["settings"]
-
-
 # --- going on -----------------------------------------------------------------------------------
 
 # Runs in a process of its own, which ends by SIGKILL just before the Nth time that it would make
@@ -254,17 +237,37 @@ predict(**arguments)
 """
 
 
-@pytest.mark.parametrize("name", ["answers", "predictions.json"])
+# Before it, so that runs wait until the processes that they start for texts can work.
+WAITING = """
+from qa_fast.engine.workers import Crew
+real_start = Crew._start
+def start(crew, count):
+    real_start(crew, count)
+    crew.wait()
+Crew._start = start
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "num_workers"), [("answers", 0), ("predictions.json", 0), ("answers", 2)]
+)
 def test_killed_at_every_kind_of_step(
-    name: str, fork: Any, data: Path, model: Path, wanted: dict[str, Any], tmp_path: Path
+    name: str,
+    num_workers: int,
+    fork: Any,
+    data: Path,
+    model: Path,
+    wanted: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     """Each run is killed at a step later than the last, until one is through."""
     draw = random.Random(OUTPUTS.index(name))
-    arguments = {"model": str(model), "part_rows": 10, **OPTIONS}
+    arguments = {"model": str(model), "part_rows": 10, "num_workers": num_workers, **OPTIONS}
     arguments.update(source=str(data), output=str(tmp_path / name))
     killed = 0
     while True:
-        process = fork(KILLED, stop_at=draw.randint(1, 10 + 6 * killed), arguments=arguments)
+        stop_at = draw.randint(1, 10 + 6 * killed)
+        process = fork(WAITING + KILLED, stop_at=stop_at, arguments=arguments)
         process.join()
         if process.exitcode == 0:
             break
@@ -274,16 +277,21 @@ def test_killed_at_every_kind_of_step(
     assert contents(tmp_path) == wanted[name]
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
 def test_killed_at_random_times(
-    fork: Any, data: Path, model: Path, wanted: dict[str, Any], tmp_path: Path
+    num_workers: int,
+    fork: Any,
+    data: Path,
+    model: Path,
+    wanted: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     draw = random.Random(5)
-    arguments = {"model": str(model), "part_rows": 10, **OPTIONS}
+    arguments = {"model": str(model), "part_rows": 10, "num_workers": num_workers, **OPTIONS}
     arguments.update(source=str(data), output=str(tmp_path / "a.parquet"))
+    code = WAITING + "from qa_fast.runs.predict import predict; predict(**arguments)"
     for _ in range(KILLS):
-        process = fork(
-            "from qa_fast.runs.predict import predict; predict(**arguments)", arguments=arguments
-        )
+        process = fork(code, arguments=arguments)
         # Until it has begun; then for as long as it takes to make a part or two.
         while process.is_alive() and not list(tmp_path.iterdir()):
             time.sleep(0.005)
@@ -295,6 +303,56 @@ def test_killed_at_random_times(
 
 
 KILLS = int(os.environ.get("QA_FAST_TEST_KILLS", "4"))
+
+
+@pytest.mark.usefixtures("ready_workers")
+def test_processes_for_texts_change_no_byte_and_are_no_setting(
+    data: Path, wanted: dict[str, Any], tmp_path: Path
+) -> None:
+    """A run that is stopped goes on with another number of them."""
+    arguments: dict[str, Any] = {"source": data, "part_rows": 10, **OPTIONS}
+
+    def stop_in_the_third_part(count: int) -> None:
+        nonlocal done
+        done += count
+        if done == 25:
+            raise KeyboardInterrupt
+
+    for before, after in ((2, 0), (0, 1)):
+        output, done = tmp_path / str(before) / "answers", 0
+        for number, progress in ((before, stop_in_the_third_part), (after, False)):
+            engine = Engine(tiny_model(tokenizer_of("wordpiece")), tokenizer_of("wordpiece"))
+            arguments.update(output=output, progress=progress, num_workers=number)
+            with pytest.raises(KeyboardInterrupt) if progress else nullcontext():
+                predict(model=engine, **arguments)
+            assert len(engine._crew._workers) == number
+        assert contents(output.parent) == wanted["answers"]
+
+
+@pytest.mark.parametrize(
+    ("shards", "asked", "of_the_engine", "used"),
+    [(1, None, None, None), (2, None, None, 0), (2, 3, None, 3), (2, None, 3, 3), (2, 0, 3, 0)],
+)
+def test_processes_that_share_the_rows_take_no_others_unasked(
+    shards: int,
+    asked: int | None,
+    of_the_engine: int | None,
+    used: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, real = [], Engine.read
+
+    def read(*arguments: Any, num_workers: int | None, **named: Any) -> Any:
+        found.append(num_workers)
+        return real(*arguments, **named, num_workers=0)
+
+    monkeypatch.setattr(Engine, "read", read)
+    tokenizer = tokenizer_of("wordpiece")
+    engine = Engine(tiny_model(tokenizer), tokenizer, num_workers=of_the_engine)
+    rows = [{"id": "q", "question": "Who?", "context": "It was Ada."}] * shards
+    predict(rows, tmp_path / "a", model=engine, num_shards=shards, part_rows=1, num_workers=asked)
+    assert found == [used]
 
 
 def test_a_finished_run_is_left_alone(data: Path, model: Path, tmp_path: Path) -> None:
@@ -582,7 +640,7 @@ def test_ids_twice_in_a_json_output_are_told_before_the_work(tmp_path: Path, mod
 
 def test_command_line(data: Path, model: Path, wanted: dict[str, Any], tmp_path: Path) -> None:
     common = [data, "-o", tmp_path / "predictions.json", "--model", model, *FLAGS]
-    result = qa_fast_predict(*common)
+    result = qa_fast_predict(*common, "--num-workers", 1)
     assert (result.exit_code, result.stdout) == (0, ""), result.output
     assert result.stderr.endswith(f"{tmp_path / 'predictions.json'}: 60 answers\n")
     assert contents(tmp_path) == wanted["predictions.json"]
