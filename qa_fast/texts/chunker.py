@@ -40,18 +40,15 @@ _NONE = np.empty(0, np.int32)
 
 
 def make_chunks(
-    tokenizer: Any,
-    questions: Sequence[str],
-    contexts: Sequence[str],
-    *,
-    max_seq_len: int = DEFAULT_MAX_SEQ_LEN,
-    doc_stride: int | None = None,
-    max_question_len: int | None = None,
-    first_item: int = 0,
+    tokenizer: Any, questions: Sequence[str], contexts: Sequence[str], **cutting: Any
 ) -> Chunks:
     """Tokenize pairs of a question and a context into chunks of at most ``max_seq_len`` tokens.
 
-    The arguments are those of `Chunker` and `Chunker.cut`.
+    Args:
+        tokenizer: as of `Chunker`.
+        questions: questions.
+        contexts: as many contexts.
+        **cutting: as of `Chunker.cut`.
 
     Raises:
         ExampleError: the first pair that cannot be used.
@@ -64,14 +61,7 @@ def make_chunks(
         >>> chunks.length, chunks.context, chunks.null_position             # doctest: +SKIP
         (array([9], dtype=int32), array([[4, 8]], dtype=int32), array([0], dtype=int32))
     """
-    chunks, errors = Chunker(tokenizer).cut(
-        questions,
-        contexts,
-        max_seq_len=max_seq_len,
-        doc_stride=doc_stride,
-        max_question_len=max_question_len,
-        first_item=first_item,
-    )
+    chunks, errors = Chunker(tokenizer).cut(questions, contexts, **cutting)
     if errors:
         raise errors[0]
     return chunks

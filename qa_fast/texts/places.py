@@ -201,6 +201,7 @@ class _Tokens:
         asked = np.zeros(self._begin[-1], bool)
         asked[self._at] = True
         self._numbers = np.flatnonzero(asked)
+        self._edges = np.searchsorted(self._numbers, self._begin)
 
     def words(self) -> tuple[Int64, Int64]:
         """The half-open range of each token's word's tokens, [2, S] for both ends of the spans.
@@ -208,17 +209,15 @@ class _Tokens:
         (-1, -1) where a token is of no word.
         """
         found = np.empty((len(self._numbers), 2), np.int64)
-        count = np.diff(np.searchsorted(self._numbers, self._begin))
+        count = np.diff(self._edges)
         # To find a word's tokens the tokenizer goes through the text's up to there. One pass through all
         # of them, with what it needs for itself, takes less where many are asked for.
         length = np.diff(self._begin)
         many = count * (8 + length // 128) > 64 + length
+        whole = np.repeat(many, count)
+        found[~whole] = self._each(_word_tokens, np.flatnonzero(~many))
         if many.any():
-            whole = np.repeat(many, count)
             found[whole] = self._words_of_whole(np.flatnonzero(many))[self._numbers[whole]]
-            found[~whole] = self._each(_word_tokens, np.flatnonzero(~many & (count > 0)))
-        else:
-            found[:] = self._each(_word_tokens, np.flatnonzero(count))
         return self._of_spans(found)
 
     def characters(self) -> tuple[Int64, Int64]:
@@ -231,7 +230,7 @@ class _Tokens:
         encodings: Int64,
     ) -> Int64:
         """``of`` every token that is asked for of some encodings: [N, 2]."""
-        edges = np.searchsorted(self._numbers, self._begin)
+        edges = self._edges
         values = []
         for number in encodings.tolist():
             mine = self._numbers[edges[number] : edges[number + 1]] - self._begin[number]

@@ -133,7 +133,7 @@ def rank_answers(
     found = joined(places())
     score = found.score if scoring == "logit" else np.exp(found.score)
     characters = Characters(contexts, chunks.encoding_of)
-    best, trimmed = _best(found, score, contexts, characters, merge)
+    best, trimmed = _best(found, score, characters, merge)
     nulls = [
         None if null == -inf else null if scoring == "logit" else exp(null)
         for null in lowest_null.tolist()
@@ -179,27 +179,22 @@ class _Best(NamedTuple):
 
 
 def _best(
-    places: Places,
-    score: npt.NDArray[np.float64],
-    contexts: Sequence[str],
-    characters: Characters,
-    merge: bool,
+    places: Places, score: npt.NDArray[np.float64], characters: Characters, merge: bool
 ) -> tuple[_Best, set[int]]:
     """The answers that S places stand for, and the questions of those that lost white space.
 
     Args:
         places: the places, those of each question best first.
         score: [S] their scores as users see them.
-        contexts: the contexts of all questions.
-        characters: the same.
+        characters: the contexts of all questions.
         merge: see `rank_answers`.
     """
     first, number = _distinct(places.question, places.start, places.end)
     distinct = places.of(first)
-    trimmed = _trim(contexts, characters, distinct)
+    trimmed = _trim(characters, distinct)
     question, start, end = distinct.question, distinct.start, distinct.end
     if merge:
-        of = _same_text(contexts, characters, distinct)
+        of = _same_text(characters, distinct)
     elif trimmed:
         kept, again = _distinct(question, start, end)
         of = kept[again]
@@ -232,9 +227,15 @@ class Characters:
     Args:
         contexts: the contexts.
         number: [Q] which ones are the same.
+
+    Attributes:
+        contexts: as given.
+        ascii: whether all of them are ASCII.
+        keeps_length: whether all of their texts are as long in lower case.
     """
 
     def __init__(self, contexts: Sequence[str], number: Int64) -> None:
+        self.contexts = contexts
         first: dict[int, int] = {}
         for question, n in enumerate(number.tolist()):
             first.setdefault(n, question)
@@ -278,8 +279,9 @@ def _packed(key: Int64, *columns: npt.NDArray[Any]) -> Int64:
     return key
 
 
-def _trim(contexts: Sequence[str], characters: Characters, places: Places) -> set[int]:
+def _trim(characters: Characters, places: Places) -> set[int]:
     """Take white space off the ends of places, in the arrays; the questions of which some had any."""
+    contexts = characters.contexts
     question, start, end = places.question, places.start, places.end
     first, last = (_SPACE[np.minimum(code, len(_SPACE) - 1)] for code in characters.at_ends(places))
     at = np.flatnonzero(first | last | (start == end))
@@ -290,7 +292,7 @@ def _trim(contexts: Sequence[str], characters: Characters, places: Places) -> se
     return set(question[at].tolist())
 
 
-def _same_text(contexts: Sequence[str], characters: Characters, places: Places) -> Int64:
+def _same_text(characters: Characters, places: Places) -> Int64:
     """[S]: for each place the first one of its question that has the same text, but for case."""
     question, start, end = places.question, places.start, places.end
     of = at = np.arange(len(question))
@@ -306,6 +308,7 @@ def _same_text(contexts: Sequence[str], characters: Characters, places: Places) 
         )
         at = np.flatnonzero(size[group] > 1)
         of = of.copy()
+    contexts = characters.contexts
     last, known = -1, dict[str, int]()
     rows = (column.tolist() for column in (at, question[at], start[at], end[at]))
     for n, q, i, j in zip(*rows, strict=True):
