@@ -208,8 +208,9 @@ class Ours:
     ) -> Iterator[tuple[Callable[..., Times], Times]]:
         """A function that runs the stages one after the other, without Rust; and Rust's own times."""
         size, engine = WINDOWS[window][0], self._engines[window]()
-        rust = Recorded(engine._chunker._backend)
-        fresh = type(engine._chunker)
+        chunker = engine._crew.chunker if hasattr(engine, "_crew") else engine._chunker
+        rust = Recorded(chunker._backend)
+        fresh = type(chunker)
 
         with self._outside(engine) as outside:
 

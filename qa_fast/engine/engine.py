@@ -138,7 +138,7 @@ class Engine:
         self.num_workers = num_workers
         self.position_limit = position_limit(model)
         self.stats = Stats()
-        self._chunker = Chunker(tokenizer, vocabulary=vocabulary_size(model))
+        chunker = Chunker(tokenizer, vocabulary=vocabulary_size(model))
         self._forward = Forward(
             model,
             tokenizer,
@@ -147,7 +147,7 @@ class Engine:
             max_batch_tokens=max_batch_tokens,
             compile=compile,
         )
-        self._crew = Crew(self._chunker, on_gpu=self.device.type != "cpu")
+        self._crew = Crew(chunker, on_gpu=self.device.type != "cpu")
         self._lock = Lock()
         self._kernels: dict[Options, Future[None]] = {}
         self._noted = False

@@ -231,7 +231,7 @@ class Forward:
             if name in self._accepted:
                 buffers[name] = self.device.host_buffer((len(places),), torch.int64)
                 padded = np.append(pool.astype(np.int64), np.full(most, padding))
-                # "clip" as there is nothing to clip: a mistake is looked for in an array of its own.
+                # All places exist. To look for one that does not, NumPy would write to a copy first.
                 np.take(padded, places, out=buffers[name].numpy(), mode="clip")
         return buffers
 

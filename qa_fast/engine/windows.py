@@ -95,10 +95,18 @@ class Prepared(NamedTuple):
     questions: tuple[str, ...]
     contexts: tuple[str, ...]
     work: Work
-    chunks: Chunks
-    errors: list[ExampleError]
     plan: Plan
     stats: Stats
+
+    @property
+    def chunks(self) -> Chunks:
+        """The chunks of the pairs that can be used."""
+        return self.work.cut.chunks
+
+    @property
+    def errors(self) -> list[ExampleError]:
+        """An error for each of the others."""
+        return self.work.cut.errors
 
     def items(self) -> range:
         """The numbers of its pairs."""
@@ -212,23 +220,21 @@ class Stages:
         questions, contexts = zip(*asked.pairs, strict=True)
         with stats.timed("tokenize"):
             work = self._crew.work(
-                asked,
+                (questions, contexts, asked.first_item),
                 self.num_workers,
                 max_seq_len=options.max_seq_len,
                 doc_stride=options.doc_stride,
                 max_question_len=options.max_question_len,
             )
         self._works.add(work)
-        chunks, errors = work.cut
+        chunks = work.cut.chunks
         with stats.timed("plan"):
             plan = self._forward.plan(chunks, options.max_seq_len, self._batch_size)
         stats.chunks = len(chunks)
         stats.tokens = int(chunks.length.sum())
         stats.padded_tokens = plan.padded_tokens
         stats.batches = len(plan.batches)
-        return Prepared(
-            asked.first_item, asked.followed, questions, contexts, work, chunks, errors, plan, stats
-        )
+        return Prepared(asked.first_item, asked.followed, questions, contexts, work, plan, stats)
 
     def run(self, window: Prepared, workers: Runner = one_by_one) -> Logits:
         """Run the model; on a GPU this returns before the work is done.

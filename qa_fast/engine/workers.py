@@ -25,7 +25,6 @@ from qa_fast.texts.readings import Ranked
 from qa_fast.texts.work import Cut, TextWork
 
 from .errors import numbers_in_words
-from .streams import Window
 from .worker_process import Worker, WorkerLost
 
 # Left to itself, an engine has others work on the texts of a stream once it has read so many questions,
@@ -96,11 +95,11 @@ class Crew:
         spare = _cores() // _CORES_PER_WORKER - 1
         return max(0, min(_MOST_WORKERS, spare)) if self._on_gpu else 0
 
-    def work(self, window: Window, asked: int | None, **cutting: Any) -> Work:
+    def work(self, texts: Texts, asked: int | None, **cutting: Any) -> Work:
         """Cut a window's texts.
 
         Args:
-            window: the window.
+            texts: the texts.
             asked: processes that the caller asked for; None: what pays.
             **cutting: as of `Chunker.cut`.
 
@@ -108,9 +107,8 @@ class Crew:
             WorkerLost: two processes ended over the window.
             ValueError: as `Chunker.cut`.
         """
-        questions, contexts = map(list, zip(*window.pairs, strict=True))
-        texts = questions, contexts, window.first_item
-        long = asked is not None or window.first_item >= _LONG_STREAM
+        _, _, first_item = texts
+        long = asked is not None or first_item >= _LONG_STREAM
         return self._work(self.most(asked) if long else 0, texts, cutting)
 
     def _work(
@@ -159,7 +157,7 @@ class Crew:
         if not count:  # the lock may be one that was held when this process was forked
             return None
         with self._turn:
-            if len(self._workers) < count:
+            if len(self._workers) < min(count, self._limit):
                 self._start(count)
             ready = [worker for worker in self._workers[:count] if worker.is_ready()]
             return min(ready, key=lambda worker: len(worker.windows), default=None)
@@ -182,7 +180,7 @@ class Crew:
             self._notes.append(
                 f"of {count} worker processes only {self._limit} can be started ({error})"
             )
-        logger.info("%d processes work on texts, with %d threads each", len(self._workers), threads)
+        logger.info("processes for texts: %d, with %d threads each", len(self._workers), threads)
 
 
 class _RemoteWork:

@@ -117,7 +117,7 @@ def test_errors_come_after_what_was_read_before_them(
         data, expected = pairs(), 2 * small_windows + 1
     else:
         owner, name = {
-            "tokenizer": (engine._chunker, "cut"),
+            "tokenizer": (engine._crew.chunker, "cut"),
             "model": (engine._forward, "run"),
         }[where]
         function = getattr(owner, name)

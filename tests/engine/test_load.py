@@ -201,7 +201,7 @@ def test_small_calls_leak_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(tokenizer)
     qa = qa_fast.pipeline(model, tokenizer=tokenizer)
     # So small that the contexts that it remembers are others after a few calls.
-    qa.engine._chunker._cached_tokens = 500
+    qa.engine._crew.chunker._cached_tokens = 500
     rng = random.Random(0)
     start, end = torch.randn(2, 4, 64)
     context = torch.tensor([[8, 60]] * 4, dtype=torch.int32)
@@ -219,7 +219,7 @@ def test_small_calls_leak_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         if done % 50 == 0:
             next(qa({"question": "Who?", "context": f"It was {i}."} for i in range(40)))  # dropped
             qa = qa_fast.pipeline(model, tokenizer=tokenizer)
-            qa.engine._chunker._cached_tokens = 500
+            qa.engine._crew.chunker._cached_tokens = 500
         if done % 20 == 0:
             with pytest.raises(ValueError, match="is empty"):
                 qa("Who?", "")

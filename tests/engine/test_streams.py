@@ -52,13 +52,13 @@ def any_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 def sizes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pairs were read together, window after window."""
     found: list[int] = []
-    cut = engine._chunker.cut
+    cut = engine._crew.chunker.cut
 
     def logged(questions: Any, *arguments: Any, **named: Any) -> Any:
         found.append(len(questions))
         return cut(questions, *arguments, **named)
 
-    monkeypatch.setattr(engine._chunker, "cut", logged)
+    monkeypatch.setattr(engine._crew.chunker, "cut", logged)
     return found
 
 

@@ -230,7 +230,9 @@ class Words:
 
 def test_a_tokenizer_that_cannot_be_copied() -> None:
     engine = engine_of()
-    engine._chunker._backend.tokenizer.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(Words())
+    engine._crew.chunker._backend.tokenizer.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(
+        Words()
+    )
     expected = read(engine, Options(), num_workers=0)
     with pytest.warns(UserWarning, match=r"num_workers has no effect: .*Custom PreTok") as caught:
         assert read(engine, Options(), num_workers=2) == expected
@@ -367,8 +369,8 @@ def fatal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     module.Fatal = names["Fatal"]
     monkeypatch.setitem(sys.modules, "fatal_chunker", module)
     engine = engine_of()
-    engine._chunker.started = os.getpid()
-    engine._chunker.__class__ = module.Fatal
+    engine._crew.chunker.started = os.getpid()
+    engine._crew.chunker.__class__ = module.Fatal
     start_workers(engine, 2)
     return engine
 
