@@ -298,8 +298,10 @@ def test_no_file_is_left_and_none_is_needed(
 
 
 def kill(worker: Any) -> None:
-    os.kill(worker.process.pid, signal.SIGKILL)
-    worker.process.wait(PATIENCE)
+    """Kill it while it is at work on nothing; what it is asked for next, it does not get."""
+    with worker._turn:
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.wait(PATIENCE)
 
 
 def test_one_that_is_killed_between_two_windows() -> None:
