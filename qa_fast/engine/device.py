@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, Protocol, TypeVar
@@ -24,6 +24,8 @@ from qa_fast.models.dtypes import to_dtype
 from qa_fast.models.traits import (
     float_weights,
 )
+
+from .threads import Threads
 
 _T = TypeVar("_T")
 
@@ -117,9 +119,7 @@ class Device:
                 # The number is a thread's own, but each setting is also the default of later threads.
                 torch.set_num_threads(set_by_caller)
 
-        with ThreadPoolExecutor(
-            threads, "qa-fast-forward", torch.set_num_threads, (1,)
-        ) as executor:
+        with Threads(threads, "qa-fast-forward", torch.set_num_threads, 1) as executor:
             yield run
 
     def free_cache(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -36,6 +36,7 @@ from .errors import warn_caller
 from .forward import Forward
 from .options import Options, check_count, default_max_seq_len
 from .streams import Pair, Window, submit_windows
+from .threads import Threads
 from .windows import Stages, Stats, read_ahead, with_progress
 from .workers import Crew
 
@@ -326,7 +327,7 @@ class Engine:
         ahead = max(1, self._crew.most(stages.num_workers))
         with (
             closing(stages),
-            ThreadPoolExecutor(2 * ahead, "qa-fast") as executor,
+            Threads(2 * ahead, "qa-fast") as executor,
             self._forward.device.workers() as workers,
             closing(
                 submit_windows(
@@ -356,7 +357,7 @@ class Engine:
                             "as the threads that make them are not there: begin anew in it"
                         )
 
-    def _compiled(self, stages: Stages, executor: ThreadPoolExecutor) -> Future[None]:
+    def _compiled(self, stages: Stages, executor: Threads) -> Future[None]:
         """The kernels that decode with these options, once for all calls with them."""
         if stages.options not in self._kernels:
             self._kernels[stages.options] = executor.submit(stages.compile, self.device)
