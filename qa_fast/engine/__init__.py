@@ -10,7 +10,7 @@
 - `batches`: which chunks are read together, and where they lie
 - `forward`: run the model; smaller batches when memory runs out
 - `device`: where a model runs, and how arrays get there
-- `threads`: threads that are gone once they have been shut down
+- `threads`: threads that are gone once they have been joined
 - `candidates`: how many spans are decoded, of which questions together
 - `errors`: what goes wrong with a batch, a model
 """

@@ -18,6 +18,8 @@ from threading import Condition, Thread, current_thread
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
+from .threads import wait_until_gone
+
 Pair = tuple[str, str]
 """A question and its context."""
 
@@ -197,6 +199,7 @@ class _Stream:
         atexit.unregister(self.close)
         if not self._thread.is_alive():  # it may have held the lock when this process was forked
             self._closed = True
+            wait_until_gone(self._thread)
             return
         with self._changed:
             self._closed = True
@@ -204,6 +207,7 @@ class _Stream:
             waits_for_us = self._ended or self._is_full()
         if waits_for_us and self._thread is not current_thread():
             self._thread.join()
+            wait_until_gone(self._thread)
 
     def _is_full(self) -> bool:
         return len(self._window) >= self._limit or self._characters >= WINDOW_CHARACTERS

@@ -1,4 +1,4 @@
-"""Threads that are gone once they have been shut down, for the operating system, too.
+"""Threads that are gone once they have been joined or shut down, for the operating system, too.
 
 Before Python 3.13 a thread counts as joined while it still ends: its memory in native libraries is then
 being freed, under their locks. A process that is forked meanwhile has these locks for ever as they are,
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import get_native_id
+from threading import Thread, current_thread
 from time import monotonic, sleep
 from typing import Any
 
@@ -35,11 +35,11 @@ class Threads(ThreadPoolExecutor):
         initializer: Callable[..., object] | None = None,
         *arguments: Any,
     ) -> None:
-        ids: list[int] = []
-        self._ids = ids
+        started: list[Thread] = []
+        self._started = started
 
         def start() -> None:  # without a reference to this object, which else would live on
-            ids.append(get_native_id())
+            started.append(current_thread())
             if initializer is not None:
                 initializer(*arguments)
 
@@ -49,13 +49,16 @@ class Threads(ThreadPoolExecutor):
         """As that of `ThreadPoolExecutor`."""
         super().shutdown(wait, cancel_futures=cancel_futures)
         if wait:
-            for thread in self._ids:
-                _wait_for_its_end(thread)
+            for thread in self._started:
+                wait_until_gone(thread)
 
 
-def _wait_for_its_end(thread: int) -> None:
-    """Where there is no such folder, nothing is to be seen of it, and MKL is not in use."""
-    folder = Path(f"/proc/self/task/{thread}")
+def wait_until_gone(thread: Thread) -> None:
+    """Wait for the end of a thread that has been joined.
+
+    Where there is no such folder, nothing is to be seen of it, and MKL is not in use.
+    """
+    folder = Path(f"/proc/self/task/{thread.native_id}")
     until = monotonic() + _PATIENCE
     while folder.exists() and monotonic() < until:
         sleep(1e-5)

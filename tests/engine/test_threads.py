@@ -16,6 +16,7 @@ from qa_fast.engine import Engine, Options
 from qa_fast.engine.threads import Threads
 
 from ..helpers.engines import examples
+from ..helpers.hashing import Hashing
 from ..helpers.tiny import tiny_model, tokenizer_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/self/task")
@@ -82,3 +83,19 @@ def test_what_a_reader_started_is_gone_when_it_ends(ends_late: Callable[[], Any]
     finally:
         torch.set_num_threads(of_caller)
     assert any(name.startswith("qa-fast-forward") for name in ran_in)
+
+
+def test_the_thread_that_takes_pairs_is_gone_with_them(ends_late: Callable[[], Any]) -> None:
+    ran_in = []
+
+    def source() -> Iterator[tuple[str, str]]:
+        yield from examples()
+        ran_in.append(threading.current_thread().name)
+        ends_late()
+
+    engine = Engine(Hashing(), tokenizer_of("wordpiece"))
+    list(engine.read(examples(), Options()))  # what libraries start and keep
+    before = of_the_system()
+    list(engine.read(source(), Options()))
+    assert of_the_system() <= before
+    assert ran_in == ["qa-fast-source"]
