@@ -208,7 +208,8 @@ class Ours:
     ) -> Iterator[tuple[Callable[..., Times], Times]]:
         """A function that runs the stages one after the other, without Rust; and Rust's own times."""
         size, engine = WINDOWS[window][0], self._engines[window]()
-        chunker = engine._crew.chunker if hasattr(engine, "_crew") else engine._chunker
+        # Older versions, which this one may be compared with, have it themselves.
+        chunker = engine._chunker if hasattr(engine, "_chunker") else engine._crew.chunker
         rust = Recorded(chunker._backend)
         fresh = type(chunker)
 
