@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from qa_fast.files.wording import brief, shown
 
 from .errors import Argument, ArgumentError
+from .golds import Golds, golds_of
 
 MOST_CHARACTERS = 1 << 31
 """No text has so many: a place at or beyond it is none."""
@@ -23,26 +24,29 @@ class Example:
         context: the text that may hold the answer.
         answers: the gold answers; () for a question that the context does not answer; None where
             the data does not say.
-        answer_starts: the character of the context at which each gold answer begins; () where the
-            data does not say.
+        answer_starts: the character of the context at which each gold answer begins, by the data, None
+            where they do not say; () where they say it of none.
         title: the title of the context's document; "" where there is none.
+        is_impossible: what the data say in a field of that name; None where they do not. It makes no
+            difference where there are ``answers``, as in the official scripts.
     """
 
     id: str
     question: str
     context: str
     answers: tuple[str, ...] | None = None
-    answer_starts: tuple[int, ...] = ()
+    answer_starts: tuple[int | None, ...] = ()
     title: str = ""
+    is_impossible: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
     """The names that the fields of an `Example` have in the data.
 
-    ``answers`` may be texts, a dict of the lists ``text`` and ``answer_start``, or a list of dicts with
-    these keys. Where ``id``, ``answers`` or ``title`` is given another name than the usual one, the
-    data must have it.
+    ``answers`` may be texts, a dict of the lists ``text`` and ``answer_start``, a list of dicts with
+    these keys, or any of these written out in a text. Where ``id``, ``answers`` or ``title`` is given
+    another name than the usual one, the data must have it.
     """
 
     id: str = "id"
@@ -70,43 +74,58 @@ class Row:
         place: where it stands, for people: the file and the line.
         example: what it holds; None where that cannot be used.
         problem: why it cannot be used.
+        gold_problem: why its gold answers cannot be used; the example then has None of them.
     """
 
     number: int
     place: str
     example: Example | None
     problem: ValueError | None = None
+    gold_problem: ValueError | None = None
 
 
 def row_of(record: object, columns: Columns, number: int, place: str) -> Row:
-    """The row in one record of a data set, which may be an `Example` already."""
+    """The row in one record of a data set, which may be an `Example` already, or what is wrong."""
+    if isinstance(record, ValueError):
+        return Row(number, place, None, record)
     try:
         if isinstance(record, Example):
             _id(record.id, "id", number)
             return Row(number, place, record)
-        return Row(number, place, _example(record, columns, number))
+        example, gold_problem = _example(record, columns, number)
+        return Row(number, place, example, gold_problem=gold_problem)
     except ValueError as error:
         return Row(number, place, None, error)
 
 
-def _example(record: object, columns: Columns, number: int) -> Example:
-    """The example in one record; a ValueError says what is wrong with it."""
+def _example(record: object, columns: Columns, number: int) -> tuple[Example, ValueError | None]:
+    """The example in one record, and what is wrong with its gold answers.
+
+    Raises:
+        ValueError: there is no question in it that can be answered.
+    """
     if not isinstance(record, Mapping):
         raise ValueError(f"not an object with columns, but {shown(record)}")
     check_columns(record, columns)
     for name in (columns.question, columns.context):
         if not isinstance(record[name], str):
             raise ValueError(f"{name} must be a text; got {shown(record[name])}")
-    answers, starts = _answers(record.get(columns.answers), columns.answers)
-    title = record.get(columns.title)
-    return Example(
+    context, title = record[columns.context], record.get(columns.title)
+    golds, gold_problem = Golds(None, (), None), None
+    try:
+        golds = golds_of(record, columns.answers, context)
+    except ValueError as error:
+        gold_problem = error
+    example = Example(
         id=_id(record.get(columns.id), columns.id, number),
         question=record[columns.question],
-        context=record[columns.context],
-        answers=answers,
-        answer_starts=starts,
+        context=context,
+        answers=golds.answers,
+        answer_starts=golds.starts,
         title=title if isinstance(title, str) else "",
+        is_impossible=golds.is_impossible,
     )
+    return example, gold_problem
 
 
 def check_columns(present: Iterable[str], columns: Columns) -> None:
@@ -136,36 +155,3 @@ def _id(value: object, name: str, number: int) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"{name} is not valid Unicode: {ascii(value)[:60]}") from None
     return str(value)
-
-
-def _answers(value: object, name: str) -> tuple[tuple[str, ...] | None, tuple[int, ...]]:
-    """Texts and starts of the gold answers, from any of the forms in use."""
-    if value is None:
-        return None, ()
-    if isinstance(value, str):
-        value = [value]
-    if isinstance(value, Mapping):
-        texts, starts = value.get("text"), value.get("answer_start")
-        texts = [texts] if isinstance(texts, str) else texts
-        starts = [starts] if isinstance(starts, int) else starts
-    elif isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
-        texts = [item.get("text") for item in value]
-        starts = [item.get("answer_start") for item in value]
-    else:
-        texts, starts = value, None
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(
-            f"{name} must be texts, or {{'text': [...], 'answer_start': [...]}}; got {shown(value)}"
-        )
-    if not starts or (isinstance(starts, list) and None in starts):
-        return tuple(texts), ()
-    if (
-        not isinstance(starts, list)
-        or len(starts) != len(texts)
-        or not all(type(start) is int and 0 <= start < MOST_CHARACTERS for start in starts)
-    ):
-        raise ValueError(
-            f"{name} has {len(texts)} texts, which need as many whole numbers as answer_start; got "
-            f"{shown(starts)}"
-        )
-    return tuple(texts), tuple(starts)

@@ -30,14 +30,16 @@ def read_examples(
     Args:
         source: one of
 
-            - a SQuAD file, v1.1 or v2.0 (``.json``; a list of rows, or rows below ``data``, will do);
-            - a JSONL file, one object a line; it is told from SQuAD JSON by its content;
+            - a SQuAD file, v1.1 or v2.0, or JSON of its kind: parts of one, a list of rows, rows by
+              columns, several sets under the names of their splits, KorQuAD 2, CMRC 2018;
+            - a JSONL file, an object a line: rows, or MRQA's; it is told by its content;
+            - simplified Natural Questions, and spans marked in Label Studio or Doccano;
             - a Parquet file (``.parquet``), or a folder of them, read in the order of their names;
             - "-": SQuAD JSON or JSONL on standard input;
             - the name of a data set on the Hugging Face Hub, such as "rajpurkar/squad_v2";
             - a data set of the ``datasets`` library, or any other iterable of dicts.
         columns: the names of the columns, where they are not those of `Example`.
-        split: which split of a data set with several.
+        split: which split of a data set, or of a file, with several.
         subset: which subset (configuration) of a data set on the Hub.
 
     Raises:
@@ -48,17 +50,18 @@ def read_examples(
         >>> rows = [{"id": 7, "question": "Who wrote it?", "context": "Ada wrote the note."}]
         >>> next(read_examples(rows))
         Example(id='7', question='Who wrote it?', context='Ada wrote the note.', answers=None, \
-answer_starts=(), title='')
+answer_starts=(), title='', is_impossible=None)
     """
     yield from usable(open_source(source, columns=columns, split=split, subset=subset).rows())
 
 
 def usable(rows: Iterable[Row]) -> Iterator[Example]:
-    """What the rows hold; a ValueError at the first that cannot be used."""
+    """What the rows hold; a ValueError at the first that cannot be used, or its gold answers."""
     for row in rows:
-        if row.example is None:
-            assert row.problem is not None
-            raise ArgumentError(f"{row.place}: ", *parts_of(row.problem))
+        problem = row.problem or row.gold_problem
+        if row.example is None or problem is not None:
+            assert problem is not None
+            raise ArgumentError(f"{row.place}: ", *parts_of(problem))
         yield row.example
 
 
@@ -74,16 +77,16 @@ def open_source(
     if isinstance(source, (str, Path)):
         path = Path(source)
         if str(source) == STANDARD_INPUT:
-            found: Source = JsonSource(None, columns)
+            found: Source = JsonSource(None, columns, split)
         elif path.is_dir() or path.suffix == ".parquet":
             found = ParquetSource(path, columns)
         elif path.exists() or path.suffix in (".json", ".jsonl", ".ndjson"):
-            found = JsonSource(path, columns)
+            found = JsonSource(path, columns, split)
         elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)):
             return RowsSource(_load_from_hub(str(source), split, subset), columns, str(source))
         else:
             raise FileNotFoundError(f"{source}: no such file, and no name of a data set either")
-        if split is not None or subset is not None:
+        if subset is not None or (split is not None and not isinstance(found, JsonSource)):
             raise ValueError(f"{found.name} is a file: it has no splits and no subsets")
         return found
     if subset is not None:

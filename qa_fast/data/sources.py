@@ -1,7 +1,7 @@
 """Data that rows are read from: JSON, Parquet, and iterables of rows.
 
 Every source goes through its rows in order and can begin at any of them. JSONL and Parquet are streamed;
-a SQuAD JSON file is one value and is loaded whole.
+other JSON, such as SQuAD's, is one value and is loaded whole.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from qa_fast.files.json_text import begins_json_lines, chain_line, first_line, parse_json
+from qa_fast.files.json_text import chain_line, first_line, parse_json
 from qa_fast.files.parquet import open_parquet, parquet_files, row_group
 from qa_fast.files.reading import fingerprint, is_pipe, open_file
 from qa_fast.files.wording import shown
 
 from .errors import ArgumentError
 from .examples import Columns, Row, check_columns, row_of
+from .golds import IS_IMPOSSIBLE
+from .shapes import FLAT, Placed, Shape, chosen_split, rows_of, shape_of
 
 
 class Source(Protocol):
@@ -54,119 +56,140 @@ class Source(Protocol):
 
 
 class JsonSource:
-    """SQuAD JSON or JSONL, in a file, a named pipe or on standard input."""
+    """JSON or JSONL in any of the shapes of `shapes`: in a file, a named pipe or on standard input.
 
-    def __init__(self, path: Path | None, columns: Columns) -> None:
+    JSONL is streamed. What a line is, the first one tells: where that is one row, every line is.
+    """
+
+    def __init__(self, path: Path | None, columns: Columns, split: str | None = None) -> None:
         self.name = "standard input" if path is None else str(path)
         self.files = [] if path is None or is_pipe(path) else [path]
         self.rereadable = bool(self.files)
         self._path = path
         self._columns = columns
+        self._split = split
 
     def _open(self) -> BinaryIO:
         return sys.stdin.buffer if self._path is None else open_file(self._path)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
-        """Rows ``start`` to ``stop`` - 1; JSONL is read line by line, SQuAD JSON whole."""
+        """Rows ``start`` to ``stop`` - 1; JSONL is read line by line, other JSON whole."""
         with self._open() as file:
             line, first = first_line(file)
-            if begins_json_lines(first):
-                yield from self._lines(file, line, first, start, stop)
+            value, shape = self._begin(first)
+            records: Iterable[tuple[int, Placed]]
+            if shape is None:
+                records = enumerate(self._records(first, value, file.read()))
+            elif shape.single:
+                records = self._lines(file, line, first, start)
             else:
-                records = self._records(self._value(first + file.read()))
-                for number, (place, record) in enumerate(islice(records, start, stop), start):
+                records = enumerate(self._blocks(file, line, first))
+            for number, (place, record) in records:
+                if stop is not None and number >= stop:
+                    return
+                if number >= start:
                     yield row_of(record, self._columns, number, place)
 
+    def _begin(self, first: bytes) -> tuple[object, Shape | None]:
+        """What the first line holds, and its shape where every line has one: else the file is a value.
+
+        What it holds is a ValueError where it is no JSON.
+        """
+        try:
+            value = parse_json(first)
+        except ValueError as error:
+            return error, None
+        if not isinstance(value, Mapping):
+            return value, None
+        try:
+            shape = shape_of(value, self._columns)
+        except ValueError as error:
+            raise ValueError(f"{self.name} {error}") from None
+        if shape.whole:
+            return value, None
+        chosen_split(value, self._split, self.name)  # lines have no splits
+        return value, shape
+
     def _lines(
-        self, file: BinaryIO, line: int, first: bytes, start: int, stop: int | None
-    ) -> Iterator[Row]:
+        self, file: BinaryIO, line: int, first: bytes, start: int
+    ) -> Iterator[tuple[int, Placed]]:
+        """The numbers and records of JSONL with one row a line, from ``start`` on."""
         number = -1
         for text in chain_line(first, file):
             line += 1
             if text.isspace():
                 continue
             number += 1
-            if number < start:
-                continue
-            if stop is not None and number >= stop:
-                return
-            place = f"{self.name} line {line}"
-            try:
-                record = parse_json(text)
-            except ValueError as error:
-                yield Row(number, place, None, ValueError(f"not JSON: {error}"))
-            else:
-                yield row_of(record, self._columns, number, place)
+            if number >= start:
+                place = f"{self.name} line {line}"
+                rows = list(self._rows_of_line(text, place))
+                if len(rows) != 1:
+                    several = (
+                        f"{len(rows)} rows in a line, but the first line of the file is one row"
+                    )
+                    rows = [(place, ValueError(several))]
+                yield number, (place, rows[0][1])
 
-    def _value(self, text: bytes) -> object:
-        if not text.strip():
-            raise ValueError(f"{self.name} is empty; give it some questions")
+    def _blocks(self, file: BinaryIO, line: int, first: bytes) -> Iterator[Placed]:
+        """The records of JSONL whose lines may hold any number of rows."""
+        for text in chain_line(first, file):
+            line += 1
+            if not text.isspace():
+                yield from self._rows_of_line(text, f"{self.name} line {line}")
+
+    def _rows_of_line(self, text: bytes, place: str) -> Iterator[Placed]:
         try:
-            return parse_json(text)
+            value = parse_json(text)
         except ValueError as error:
-            raise ValueError(
-                f"{self.name} is neither JSON ({error}) nor JSONL with an object on every line"
-            ) from None
+            yield place, ValueError(f"not JSON: {error}")
+            return
+        if not isinstance(value, Mapping):
+            yield place, value  # told to be no object
+            return
+        try:
+            yield from rows_of(value, self._columns, place)
+        except ValueError as error:
+            yield place, ValueError(str(error).removeprefix(place).lstrip(": "))
 
-    def _records(self, value: object) -> Iterator[tuple[str, object]]:
-        """The records of a whole JSON value, each with its place."""
-        data = value.get("data") if isinstance(value, Mapping) else value
-        if not isinstance(data, list):
+    def _records(self, first: bytes, value: object, rest: bytes) -> Iterable[Placed]:
+        """The records of a file that is one value, which may be that of its first line."""
+        if isinstance(value, ValueError) or rest.strip():
+            if not (first + rest).strip():
+                raise ValueError(f"{self.name} is empty; give it some questions")
+            try:
+                value = parse_json(first + rest)
+            except ValueError as error:
+                raise ValueError(
+                    f"{self.name} is neither JSON ({error}) nor JSONL with an object on every line"
+                ) from None
+        value = chosen_split(value, self._split, self.name)
+        is_rows = isinstance(value, (list, Mapping)) and (
+            shape_of(value, self._columns) is not FLAT or self._columns.question in value
+        )
+        if not is_rows:
             keys = f"an object with {list(value)}" if isinstance(value, Mapping) else shown(value)
             raise ValueError(
                 f"{self.name} must be SQuAD JSON, which is an object with a list 'data', or a list "
                 f"of rows; got {keys}"
             )
-        for i, article in enumerate(data):
-            if not isinstance(article, Mapping) or "paragraphs" not in article:
-                yield f"{self.name} entry {i}", article
-                continue
-            title = article.get("title")
-            for j, paragraph in enumerate(_list(article, "paragraphs", f"{self.name} article {i}")):
-                where = f"{self.name} article {i} paragraph {j}"
-                for k, question in enumerate(_list(paragraph, "qas", where)):
-                    place = f"{where} question {k}"
-                    yield place, self._squad_record(question, paragraph, title)
-
-    def _squad_record(
-        self, question: object, paragraph: Mapping[str, Any], title: object
-    ) -> object:
-        if not isinstance(question, Mapping):
-            return question
-        answers = question.get("answers")
-        if answers is None and question.get("is_impossible"):
-            answers = []
-        columns = self._columns
-        record = {
-            columns.id: question.get("id"),
-            columns.context: paragraph.get("context"),
-            columns.answers: answers,
-            columns.title: title,
-        }
-        if "question" in question:
-            record[columns.question] = question["question"]
-        return record
+        return rows_of(value, self._columns, self.name)
 
     def count(self) -> int | None:
         """How many rows there are; None for a pipe, which only reading tells."""
         if not self.rereadable:
             return None
         with self._open() as file:
-            _, first = first_line(file)
-            if begins_json_lines(first):
-                return 1 + sum(not line.isspace() for line in file)
-            return sum(1 for _ in self._records(self._value(first + file.read())))
+            line, first = first_line(file)
+            value, shape = self._begin(first)
+            if shape is None:
+                return sum(1 for _ in self._records(first, value, file.read()))
+            if shape.single:
+                return 1 + sum(not text.isspace() for text in file)
+            return sum(1 for _ in self._blocks(file, line, first))
 
     def fingerprint(self) -> object:
         """JSON that changes when the file does; None for a pipe."""
         return [fingerprint(path) for path in self.files] or None
-
-
-def _list(holder: object, key: str, place: str) -> list[Any]:
-    found = holder.get(key) if isinstance(holder, Mapping) else None
-    if not isinstance(found, list):
-        raise ValueError(f"{place}: must be an object with a list {key!r}; got {shown(holder)}")
-    return found
 
 
 # --- Parquet ------------------------------------------------------------------------------------
@@ -209,7 +232,8 @@ class ParquetSource:
             check_columns(present, self._columns)
         except ArgumentError as error:
             raise ArgumentError(f"{path}: ", *error.parts) from None
-        return [name for _, name in self._columns.items() if name in present]
+        names = [name for _, name in self._columns.items()]
+        return [name for name in [*names, IS_IMPOSSIBLE] if name in present]
 
     def count(self) -> int | None:
         """How many rows the files say they have."""

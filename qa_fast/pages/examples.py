@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from qa_fast.data.golds import nearest
 from qa_fast.evaluation.evaluate import Evaluation
 
 MOST_EXAMPLES = 10_000
@@ -68,11 +69,9 @@ def embedded(evaluation: Evaluation, rows: list[int]) -> dict[str, Any]:
 
 
 def _find(context: str, text: str, start: int | None) -> tuple[tuple[int, int] | None, bool]:
-    """Where ``text`` stands, at ``start`` if it does; and whether it had to be searched for."""
-    if start is not None and context.startswith(text, start):
-        return (start, start + len(text)), False
-    start = context.find(text)
-    return (None, False) if start < 0 else ((start, start + len(text)), True)
+    """Where ``text`` stands, as near to ``start`` as it does; and whether it had to be searched for."""
+    found = nearest(context, text, start)
+    return (None, False) if found is None else ((found, found + len(text)), found != start)
 
 
 def _span(context: str, place: tuple[int, int] | None) -> dict[str, int | None]:

@@ -112,10 +112,6 @@ BAD: list[tuple[str, Any, str]] = [
     ("predict jsonl", row(context=""), "line 2: the context is empty"),
     ("predict jsonl", row(id=1.5), "line 2: id must be a text or an integer; got float 1.5"),
     ("predict jsonl", row(id="\ud800"), "line 2: id is not valid Unicode"),
-    ("predict jsonl", row(answers={"text": ["a"], "answer_start": 0.5}), "line 2: answers has 1 texts"),
-    ("predict jsonl", row(answers={"text": ["a"], "answer_start": "abc"}), "line 2: answers has 1 texts"),
-    ("predict jsonl", row(answers={"text": ["a"], "answer_start": [10**30]}), "line 2: answers has 1 texts"),
-    ("predict jsonl", row(answers=[[[[[[1]]]]]]), "line 2: answers must be texts"),
     # SQuAD
     ("predict squad", lambda b: b[:-20], "q.json is neither JSON (Unterminated string"),
     ("predict squad", DEEP, "q.json is neither JSON (its lists and objects are nested too deep)"),
@@ -136,6 +132,10 @@ BAD: list[tuple[str, Any, str]] = [
     ("evaluate data", lambda b: b + b, "id 'q0' occurs twice in the data"),
     ("evaluate data", jsonl([{k: v for k, v in r.items() if k != "answers"} for r in ROWS]), "question 'q0' has no gold answers"),
     ("evaluate data", row(answers=7), "line 2: answers must be texts"),
+    ("evaluate data", row(answers=[[[[[[1]]]]]]), "line 2: answers must be texts"),
+    ("evaluate data", row(answers=[0, 2]), "line 2: answers must be texts, or {'text': [...], 'answer_start': [...]}; got list [0, 2]"),
+    ("evaluate data", row(answers="{'text': ['a', 'answer_start': [0]}"), "line 2: answers is a text that looks like answers written out"),
+    ("evaluate data", row(is_impossible="perhaps"), "line 2: is_impossible must be true or false; got str 'perhaps'"),
     ("evaluate data", b"", "q.jsonl is empty"),
     # predictions
     ("evaluate texts", b"", "t.json: not JSON"),
