@@ -49,6 +49,10 @@ def nq_row(value: Value, columns: Columns) -> Value:
         yes_no = annotation.get("yes_no_answer", "NONE")
         if found := annotation.get("short_answers"):
             first, last = found[0]["start_token"], found[-1]["end_token"]
+            if not 0 <= first < last <= len(tokens):
+                raise ValueError(
+                    f"a short answer must be some of the {len(tokens)} tokens; got {first} to {last}"
+                )
             inside = [i for i in range(first, last) if not _TAG.fullmatch(tokens[i])]
             if inside:
                 golds.append((" ".join(tokens[i] for i in inside), place.get(inside[0])))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 
 from qa_fast.files.wording import brief, shown
 
@@ -55,14 +56,21 @@ class Columns:
     answers: str = "answers"
     title: str = "title"
 
-    def required(self) -> list[str]:
-        """The columns that the data must have."""
-        usual = {"id", "answers", "title"}
-        return [name for field, name in self.items() if field not in usual or name != field]
-
-    def items(self) -> list[tuple[str, str]]:
+    def items(self) -> tuple[tuple[str, str], ...]:
         """Pairs of a field and its column."""
-        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return _pairs(self)[0]
+
+    def required(self) -> tuple[tuple[str, str], ...]:
+        """Those of the columns that the data must have."""
+        return _pairs(self)[1]
+
+
+@cache
+def _pairs(columns: Columns) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """All pairs, and the required ones: they are asked for at every row."""
+    pairs = tuple((field.name, getattr(columns, field.name)) for field in fields(columns))
+    usual = {"id", "answers", "title"}
+    return pairs, tuple(pair for pair in pairs if pair[0] not in usual or pair[0] != pair[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,7 @@ def _example(record: object, columns: Columns, number: int) -> tuple[Example, Va
     """
     if not isinstance(record, Mapping):
         raise ValueError(f"not an object with columns, but {shown(record)}")
-    check_columns(record, columns)
+    check_columns(record.keys(), columns)
     for name in (columns.question, columns.context):
         if not isinstance(record[name], str):
             raise ValueError(f"{name} must be a text; got {shown(record[name])}")
@@ -128,13 +136,12 @@ def _example(record: object, columns: Columns, number: int) -> tuple[Example, Va
     return example, gold_problem
 
 
-def check_columns(present: Iterable[str], columns: Columns) -> None:
+def check_columns(present: Collection[str], columns: Columns) -> None:
     """Raise a ValueError unless all required columns are among ``present``."""
-    present = list(present)
-    for field, name in columns.items():
-        if name in columns.required() and name not in present:
+    for field, name in columns.required():
+        if name not in present:
             raise ArgumentError(
-                f"there is no column {name!r} among {brief(present)}; say which one holds the "
+                f"there is no column {name!r} among {brief(list(present))}; say which one holds the "
                 f"{field} with ",
                 column_argument(field),
             )

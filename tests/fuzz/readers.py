@@ -58,6 +58,28 @@ SQUAD = {
     "version": "v2.0",
     "data": [{"title": "Ada", "paragraphs": [{"context": ROW["context"], "qas": [QUESTION] * 2}]}],
 }
+MRQA = {
+    "context": "Ada wrote it.",
+    "qas": [{"qid": "q1", "question": "Who?", "answers": ["Ada"],
+             "detected_answers": [{"text": "Ada", "char_spans": [[0, 2]]}]}],
+}  # fmt: skip
+NATURAL = {
+    "example_id": 1,
+    "question_text": "who",
+    "document_text": "<P> Ada wrote it . </P>",
+    "long_answer_candidates": [{"start_token": 0, "end_token": 6, "top_level": True}],
+    "annotations": [{"short_answers": [{"start_token": 1, "end_token": 2}], "yes_no_answer": "NO"}],
+}
+TASK = {
+    "data": {"text": "Ada wrote it.", "question": "Who?"},
+    "annotations": [{"result": [{"value": {"start": 0, "end": 3, "labels": ["ANSWER"]}}]}],
+}
+MARKED = {"text": "Ada wrote it.", "label": [[0, 3, "ANSWER"]], "question": "Who?"}
+SPELLED = {
+    "question": "Who?",
+    "context": "Ada.",
+    "answers": "{'text': ['Ada'], 'answer_start': [0]}",
+}
 ANSWER = {"score": 1.5, "start": 0, "end": 3, "answer": "Ada"}
 PREDICTION = {"id": "q1", **ANSWER, "null_score": -1.0, "n_best": [ANSWER] * 2, "chunks": 1}
 N_BEST = {"q1": [{"text": "Ada", "probability": 0.5, "start_logit": 1.0, "end_logit": 2.0}] * 2}
@@ -145,6 +167,12 @@ FORMS: dict[str, tuple[str, Callable[[Path], object], object, Callable[[Any], by
     "squad": ("dev.json", _examples, SQUAD, _whole),
     "jsonl": ("dev.jsonl", _examples, ROW, _lines),
     "parquet": ("dev.parquet", _examples, ROW, _table),
+    "mrqa": ("dev.jsonl", _examples, MRQA, _lines),
+    "natural-questions": ("dev.jsonl", _examples, NATURAL, _lines),
+    "label-studio": ("dev.json", _examples, [TASK, TASK], _whole),
+    "doccano": ("dev.jsonl", _examples, MARKED, _lines),
+    "spelled": ("dev.jsonl", _examples, SPELLED, _lines),
+    "splits": ("dev.json", _examples, {"train": [ROW, SPELLED]}, _whole),
     "predictions": ("p.json", _predictions, {"q1": "Ada", "q2": ""}, _whole),
     "n-best": ("p.json", _predictions, N_BEST, _whole),
     "predictions-jsonl": ("p.jsonl", _predictions, PREDICTION, _lines),
