@@ -2,6 +2,9 @@
 
 - `evaluate`: `evaluate` and what it finds
 - `matching`: gold answers, predictions and no-answer probabilities side by side
+- `pairs`: the prediction of each question, while both stream by
+- `kept`: records out of memory
+- `remarks`: what data say about themselves
 - `normalizers`: the form in which answers are compared
 - `metrics`: exact match and F1 of SQuAD 1.1, 2.0 and MLQA
 - `thresholds`: no-answer thresholds, precision and recall
