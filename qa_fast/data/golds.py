@@ -52,7 +52,9 @@ def golds_of(record: Mapping[str, Any], name: str, context: str) -> Golds:
     Raises:
         ValueError: answers, or an ``is_impossible``, in no such form.
     """
-    is_impossible = _truth(record.get(IS_IMPOSSIBLE))
+    is_impossible = record.get(IS_IMPOSSIBLE)
+    if is_impossible is not None and type(is_impossible) is not bool:
+        is_impossible = _truth(is_impossible)
     value = record.get(name)
     if isinstance(value, str):
         value = _literal(value, name)
@@ -105,6 +107,8 @@ def _texts(value: Any) -> tuple[str, ...] | None:
     """The texts in a list; None where it is no list, or holds anything else."""
     if not isinstance(value, (list, tuple)):
         return None
+    if _all_are(value, str):
+        return tuple(value)
     texts = tuple(str(text) if type(text) is int else text for text in value)
     return texts if all(isinstance(text, str) for text in texts) else None
 
@@ -112,8 +116,15 @@ def _texts(value: Any) -> tuple[str, ...] | None:
 def _starts(value: Any, texts: int, characters: int) -> tuple[int | None, ...]:
     if not isinstance(value, (list, tuple)) or len(value) != texts:
         return ()
+    if _all_are(value, int) and value and min(value) >= 0 and max(value) < characters:
+        return tuple(value)
     starts = tuple(_start(start, characters) for start in value)
     return () if all(start is None for start in starts) else starts
+
+
+def _all_are(values: Sequence[Any], kind: type) -> bool:
+    """Whether all are of one type, which nearly all lists of answers are: without Python's own loop."""
+    return set(map(type, values)) <= {kind}
 
 
 def _start(value: Any, characters: int) -> int | None:
