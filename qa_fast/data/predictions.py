@@ -234,7 +234,7 @@ def write_run_qa(
     """Write the files of ``run_qa.py``, and ``na_prob.json`` for the official SQuAD 2.0 script.
 
     Args:
-        predictions: with ids that are all different.
+        predictions: any; of those with the same id and answer the first is written.
         path: the file of id to text. The others stand beside it, see `run_qa_files`.
         scoring: the one that the scores are of.
 
@@ -242,16 +242,18 @@ def write_run_qa(
         The files written; those of the null answer only where every prediction has a null score.
 
     Raises:
-        ValueError: an id that occurs twice, which these files cannot hold.
+        ValueError: two answers with the same id, which these files cannot hold.
     """
     texts: dict[str, str] = {}
     n_best: dict[str, list[dict[str, object]]] = {}
     odds: dict[str, float | None] = {}
     for prediction in predictions:
         if prediction.id in texts:
+            if texts[prediction.id] == prediction.answer:
+                continue
             raise ValueError(
-                f"id {prediction.id!r} occurs twice, and a JSON object holds it once: write Parquet "
-                "or JSONL"
+                f"id {prediction.id!r} occurs twice, with different answers, and a JSON object holds it "
+                "once: write Parquet or JSONL"
             )
         texts[prediction.id] = prediction.answer
         n_best[prediction.id] = _n_best_entries(prediction, scoring)

@@ -222,15 +222,19 @@ def _count(data: Source, limit: int | None, num_shards: int) -> int | None:
 
 
 def _check_ids(data: Source, rows: int | None) -> None:
-    """A JSON object holds an id once: better told now than after the work."""
-    places: dict[str, str] = {}
+    """A JSON object holds an id once, which is enough for one question that the data have twice.
+
+    Better told now than after the work.
+    """
+    seen: dict[str, tuple[str, int]] = {}
     for row in data.rows(0, rows) if data.rereadable else ():
-        if row.example is not None:
-            first = places.setdefault(row.example.id, row.place)
-            if first != row.place:
+        if (example := row.example) is not None:
+            pair = hash((example.question, example.context))
+            first, same = seen.setdefault(example.id, (row.place, pair))
+            if pair != same:
                 raise ValueError(
-                    f"id {row.example.id!r} occurs twice, in {first} and {row.place}, and a JSON object "
-                    "holds it once: write .parquet or .jsonl"
+                    f"id {example.id!r} is of two questions, in {first} and {row.place}, and a JSON "
+                    "object holds it once: write .parquet or .jsonl"
                 )
 
 

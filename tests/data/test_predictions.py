@@ -65,7 +65,9 @@ def test_run_qa_files_without_null_scores_or_with_an_id_twice(tmp_path: Path) ->
     n_best = json.loads(files[1].read_text())
     assert n_best["q3"][0]["probability"] == 2.5  # such scores are probabilities
     with pytest.raises(ValueError, match="id 'q1' occurs twice"):
-        write_run_qa([PREDICTIONS[0]] * 2, tmp_path / "p.json")
+        write_run_qa([PREDICTIONS[0], Prediction("q1", "Bob")], tmp_path / "p.json")
+    files = write_run_qa([PREDICTIONS[0]] * 2, tmp_path / "twice.json")
+    assert [(p.id, p.answer) for p in read_predictions(files[0])] == [("q1", "Ada")]
 
 
 def test_n_best_lists_without_all_scores_have_no_probabilities(tmp_path: Path) -> None:

@@ -629,10 +629,12 @@ def test_arguments_that_cannot_be_used(
 
 
 def test_ids_twice_in_a_json_output_are_told_before_the_work(tmp_path: Path, model: Path) -> None:
-    rows = [{"id": "same", "question": "Who?", "context": "It was Ada."}] * 2
-    with pytest.raises(ValueError, match=r"id 'same' occurs twice, in .*row 0 and .*row 1"):
-        predict(rows, tmp_path / "a.json", model=model)
+    row = {"id": "same", "question": "Who?", "context": "It was Ada."}
+    with pytest.raises(ValueError, match=r"id 'same' is of two questions, in .*row 0 and .*row 1"):
+        predict([row, {**row, "context": "It was Bob."}], tmp_path / "a.json", model=model)
     assert not list(tmp_path.iterdir())
+    predict([row, row], tmp_path / "a.json", model=model)
+    assert list(json.loads((tmp_path / "a.json").read_text())) == ["same"]
 
 
 # --- the command line ---------------------------------------------------------------------------
