@@ -4,6 +4,8 @@
 - `answers`: answers and predictions; no-answer probabilities
 - `errors`: errors that carry their parts, for each surface to tell in its own words
 - `sources`: JSON, Parquet and rows in memory, row by row
+- `tables`: CSV and TSV
+- `frames`: tables in memory, of pandas, polars and pyarrow
 - `opening`: which source is meant, by its name or its kind
 - `predictions`: files of predictions: Parquet, JSONL and those of run_qa
 """

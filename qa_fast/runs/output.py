@@ -17,6 +17,7 @@ _SUFFIXES: dict[str, Kind] = {
     ".json": "run_qa",
     "": "folder",
 }
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Output:
         path = Path(name)
         if path.is_dir() or str(name).endswith(("/", os.sep)):
             return cls(path, "folder")
+        if path.suffix in _PACKED and Path(path.stem).suffix in _SUFFIXES:
+            raise ValueError(
+                f"output {str(name)!r}: outputs are not packed: name {path.stem!r}, and pack that when "
+                "the run is complete"
+            )
         if path.suffix not in _SUFFIXES:
             raise ValueError(
                 f"output {str(name)!r}: its ending must be .parquet, .jsonl or .json (the files of "
