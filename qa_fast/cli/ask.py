@@ -53,8 +53,9 @@ def ask(
             "--context",
             "-c",
             metavar="FILE",
-            help="A UTF-8 text to search; - is standard input. Give it again for more: the answers "
-            "of all of them are ranked together. Without it, piped standard input is read.",
+            help="A UTF-8 text to search, packed or not; - is standard input. Give it again for "
+            "more: the answers of all of them are ranked together. Without it, piped standard input "
+            "is read.",
         ),
     ] = None,
     context_text: Annotated[
@@ -140,7 +141,7 @@ def _read_contexts(files: Sequence[Path], text: str | None) -> dict[str, str]:
 
 
 def _read(source: str) -> str:
-    """The text of a file exactly as it is, with its byte order mark and line ends."""
+    """The text of a file exactly as it is, unpacked, with its byte order mark and line ends."""
     name = display_name(source)
     try:
         with open_file(None if source == STANDARD_INPUT else Path(source)) as file:

@@ -93,7 +93,7 @@ class FrameSource:
                     ]
             except Exception as error:  # the libraries raise many kinds
                 raise ValueError(
-                    f"{self.name}: one of the {len(piece)} rows from row {start} on cannot be read "
+                    f"{self.name}: one of its rows {start} to {start + len(piece) - 1} cannot be read "
                     f"({' '.join(str(error).split())})"
                 ) from error
             start += len(records)

@@ -32,16 +32,17 @@ def names_table(path: Path) -> bool:
 def begins_table(line: bytes, columns: Columns) -> bool:
     """Whether ``line`` is a header with several names, one of ``columns`` among them."""
     names = {name for _, name in columns.items()}
+    text = line.decode(errors="replace")
     return any(
         len(header) > 1 and names.intersection(header)
-        for header in (_split(line, delimiter) for delimiter in _DELIMITERS)
+        for header in (_split(text, delimiter) for delimiter in _DELIMITERS)
     )
 
 
-def _split(line: bytes, delimiter: str) -> list[str]:
-    text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
+def _split(text: str, delimiter: str) -> list[str]:
+    """The fields of the first line."""
     try:
-        return next(csv.reader([text], delimiter=delimiter), [])
+        return next(csv.reader(re.split("[\r\n]", text, maxsplit=1)[:1], delimiter=delimiter), [])
     except csv.Error:  # as of a NUL, in Python 3.10
         return []
 
@@ -69,8 +70,8 @@ class CsvSource:
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
         """Rows ``start`` to ``stop`` - 1; the lines before them are gone through."""
-        with self._stream or open_file(self._path) as file:
-            header, records = self._table(file)
+        with self._stream or open_file(self._path) as file, _Lines(file) as lines:
+            header, records = self._table(lines)
             self._check_header(header)
             for number, (line, cells, problem) in enumerate(records):
                 if stop is not None and number >= stop:
@@ -90,11 +91,10 @@ class CsvSource:
                     yield row_of(record, self._columns, number, place)
 
     def _table(
-        self, file: BinaryIO
+        self, lines: _Lines
     ) -> tuple[list[str], Iterator[tuple[int, list[str], str | None]]]:
         """The names in the header, and the records: each with its line, its cells and what is wrong."""
         csv.field_size_limit(max(csv.field_size_limit(), _MOST_FIELD))
-        lines = _Lines(file)
         first = next((line for line in lines if not line.isspace()), "")
         if not first:
             raise ValueError(f"{self.name} is empty; give it some questions")
@@ -112,7 +112,7 @@ class CsvSource:
         suffixes = [] if self._path is None else [suffix.lower() for suffix in self._path.suffixes]
 
         def rank(delimiter: str) -> tuple[int, int, bool]:
-            header = _split(line.encode(), delimiter)
+            header = _split(line, delimiter)
             by_name = _DELIMITERS[delimiter] in suffixes
             return len(names.intersection(header)), len(header), by_name
 
@@ -139,8 +139,8 @@ class CsvSource:
         """How many rows there are, which takes reading them; None for a pipe."""
         if not self.rereadable:
             return None
-        with open_file(self._path) as file:
-            return sum(1 for _ in self._table(file)[1])
+        with open_file(self._path) as file, _Lines(file) as lines:
+            return sum(1 for _ in self._table(lines)[1])
 
     def fingerprint(self) -> object:
         """JSON that changes when the file does; None for a pipe."""
@@ -160,6 +160,12 @@ class _Lines:
         self._again: list[str] = []
         self._problem: str | None = None
         self.number = 0
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.detach()  # the file is not closed with it
 
     def __iter__(self) -> Iterator[str]:
         return self

@@ -26,7 +26,7 @@ def parse_json(data: bytes, *, unique: bool = False) -> Any:
     try:
         text = data.removeprefix(_BOM).decode()
     except UnicodeDecodeError as error:
-        raise ValueError(not_utf8(data, error.start)) from None
+        raise ValueError(not_data(data) or not_utf8(data, error.start)) from None
     try:
         return json.loads(text, object_pairs_hook=_unique if unique else None)
     except RecursionError:
