@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from qa_fast.files.kinds import PACKED_SUFFIXES
 from qa_fast.files.reading import is_parquet_file, is_pipe, open_file
 from qa_fast.files.unpacking import put_back
 
@@ -23,10 +24,7 @@ from .sources import JsonSource, ParquetSource, RowsSource, Source
 from .tables import CsvSource, begins_table, names_table
 
 STANDARD_INPUT = "-"
-_SUFFIXES = {
-    *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"),
-    *(".gz", ".bz2", ".xz", ".zst"),
-}
+_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", *PACKED_SUFFIXES}
 _MOST_HEADER = 1 << 16  # bytes of a line that are looked at, which may be a whole SQuAD file
 
 

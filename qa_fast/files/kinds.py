@@ -8,6 +8,9 @@ import re
 LOOK = 512
 """Bytes of the beginning that tell what a file is."""
 
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+"""How the names of packed files usually end; what they are, `packing` tells."""
+
 _UNPACK = "unpack it, and name a file that was in it"
 _REPACK = "which is not read: unpack it, or pack it with gzip, bzip2, xz or zstd"
 
@@ -39,7 +42,8 @@ _OTHERS = [
     ),
     (
         re.compile(
-            rb"PK\x03\x04.{26}(\[Content_Types\]\.xml|_rels/|mimetype.{0,9}application/vnd\.oasis)",
+            rb"PK\x03\x04.{26}"
+            rb"(\[Content_Types\]\.xml|(_rels|docProps|xl|word)/|mimetype.{0,9}application/vnd\.oasis)",
             re.DOTALL,
         ),
         "is an Office document",

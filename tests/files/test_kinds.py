@@ -72,6 +72,7 @@ UNREADABLE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "tar.gz": (lambda _: gzip.compress(tarred()), "is a tar archive: unpack it"),
     "7z": (lambda _: b"7z\xbc\xaf\x27\x1c\0\4", "is a 7-Zip archive: unpack it"),
     "excel": (lambda _: zipped("[Content_Types].xml"), "is an Office document: save it as CSV"),
+    "excel of openpyxl": (lambda _: zipped("docProps/app.xml"), "is an Office document"),
     "open document": (
         lambda _: zipped("mimetype", b"application/vnd.oasis.opendocument.spreadsheet"),
         "is an Office document",

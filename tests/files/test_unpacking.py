@@ -244,6 +244,18 @@ def test_an_error_of_the_disk_is_not_called_damage() -> None:
             plain(Broken(pack(TEXT)), name).read()
 
 
+def test_zstd_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_bytes(zstd(TEXT))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(
+        ImportError, match=rf"^{path}: zstd needs pyarrow: pip install 'qa-fast\[ev"
+    ):
+        list(read_examples(path))
+    path.write_bytes(gzip.compress(DATA["q.jsonl"]))
+    assert len(list(read_examples(path))) == len(ROWS)
+
+
 def test_packed_twice() -> None:
     with pytest.raises(ValueError, match=r"q\.json: is packed twice: unpack it once"):
         unpacked(gzip.compress(zstd(TEXT)))
