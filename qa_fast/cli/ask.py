@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from qa_fast.data.errors import ExampleError
+from qa_fast.files.json_text import not_utf8
 from qa_fast.files.reading import open_file
 from qa_fast.files.wording import explain
 
@@ -52,8 +53,9 @@ def ask(
             "--context",
             "-c",
             metavar="FILE",
-            help="A UTF-8 text to search; - is standard input. Give it again for more: the answers "
-            "of all of them are ranked together. Without it, piped standard input is read.",
+            help="A UTF-8 text to search, packed or not; - is standard input. Give it again for "
+            "more: the answers of all of them are ranked together. Without it, piped standard input "
+            "is read.",
         ),
     ] = None,
     context_text: Annotated[
@@ -139,10 +141,10 @@ def _read_contexts(files: Sequence[Path], text: str | None) -> dict[str, str]:
 
 
 def _read(source: str) -> str:
-    """The text of a file exactly as it is, with its byte order mark and line ends."""
+    """The text of a file exactly as it is, unpacked, with its byte order mark and line ends."""
     name = display_name(source)
     try:
-        with sys.stdin.buffer if source == STANDARD_INPUT else open_file(Path(source)) as file:
+        with open_file(None if source == STANDARD_INPUT else Path(source)) as file:
             data = file.read()
     except FileNotFoundError:
         raise InputError(f"{name}: no such file: check the path given to --context") from None
@@ -150,15 +152,12 @@ def _read(source: str) -> str:
         raise InputError(
             f"{name}: is a folder: name the files in it, as in --context {name.rstrip('/')}/*.txt"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise InputError(explain(error)) from error
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{name}: not UTF-8 text (byte 0x{data[error.start]:02x} at byte offset {error.start}):"
-            " convert it to UTF-8 first, for example with iconv"
-        ) from None
+        raise InputError(f"{name}: {not_utf8(data, error.start)}") from None
     _check_text(text.removeprefix(_BOM), name, "give a text to search")
     return text
 

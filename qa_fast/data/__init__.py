@@ -7,6 +7,8 @@
 - `shapes`: how data nest their rows: what one JSON value is
 - `annotated`: rows whose answers are spans that people marked
 - `sources`: JSON, Parquet and rows in memory, row by row
+- `tables`: CSV and TSV
+- `frames`: tables in memory, of pandas, polars and pyarrow
 - `opening`: which source is meant, by its name or its kind
 - `predictions`: files of predictions: Parquet, JSONL and those of run_qa
 """

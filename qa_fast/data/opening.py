@@ -1,4 +1,6 @@
-"""Questions in: SQuAD JSON, JSONL, Parquet, Hugging Face data sets, or any iterable of rows.
+"""Questions in: SQuAD JSON, JSONL, CSV, Parquet, tables, Hugging Face data sets, or iterables of rows.
+
+Of what kind a file is, its content tells: its name counts only where that leaves a doubt.
 
 A row that cannot be used is a `Row` with a reason, so that the caller decides whether to stop or to go
 on; `read_examples` stops.
@@ -9,13 +11,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from qa_fast.files.kinds import PACKED_SUFFIXES
+from qa_fast.files.reading import is_parquet_file, is_pipe, open_file
+from qa_fast.files.unpacking import put_back
 
 from .errors import Argument, ArgumentError, parts_of
 from .examples import Columns, Example, Row
+from .frames import FrameSource, is_frame, is_lazy
 from .sources import JsonSource, ParquetSource, RowsSource, Source
+from .tables import CsvSource, begins_table, names_table
 
 STANDARD_INPUT = "-"
+_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", *PACKED_SUFFIXES}
+_MOST_HEADER = 1 << 16  # bytes of a line that are looked at, which may be a whole SQuAD file
 
 
 def read_examples(
@@ -34,10 +44,16 @@ def read_examples(
               columns, several sets under the names of their splits, KorQuAD 2, CMRC 2018;
             - a JSONL file, an object a line: rows, or MRQA's; it is told by its content;
             - simplified Natural Questions, and spans marked in Label Studio or Doccano;
-            - a Parquet file (``.parquet``), or a folder of them, read in the order of their names;
-            - "-": SQuAD JSON or JSONL on standard input;
+            - a CSV or TSV file with a header line; an empty cell in the column of the answers says that
+              the context does not answer the question;
+            - a Parquet file, or a folder of them (``.parquet``), read in the order of their names;
+            - "-": JSON, JSONL or CSV on standard input;
             - the name of a data set on the Hugging Face Hub, such as "rajpurkar/squad_v2";
+            - a DataFrame of pandas or polars; a Table, RecordBatchReader or Dataset of pyarrow;
             - a data set of the ``datasets`` library, or any other iterable of dicts.
+
+            JSON, JSONL and CSV may be packed with gzip, bzip2, xz or zstd, and may be UTF-16 or UTF-32
+            with a byte order mark: the first bytes tell.
         columns: the names of the columns, where they are not those of `Example`.
         split: which split of a data set, or of a file, with several.
         subset: which subset (configuration) of a data set on the Hub.
@@ -45,6 +61,7 @@ def read_examples(
     Raises:
         OSError: a file that cannot be read.
         ValueError: data in no such form, or a row that cannot be used; the message says where.
+        ImportError: a data set of the Hub without ``datasets``; Parquet or zstd without pyarrow.
 
     Example:
         >>> rows = [{"id": 7, "question": "Who wrote it?", "context": "Ada wrote the note."}]
@@ -77,16 +94,14 @@ def open_source(
     if isinstance(source, (str, Path)):
         path = Path(source)
         if str(source) == STANDARD_INPUT:
-            found: Source = JsonSource(None, columns, split)
-        elif path.is_dir() or path.suffix == ".parquet":
-            found = ParquetSource(path, columns)
-        elif path.exists() or path.suffix in (".json", ".jsonl", ".ndjson"):
-            found = JsonSource(path, columns, split)
+            found: Source = PipedSource(None, columns, split)
+        elif path.exists() or _SUFFIXES.intersection(map(str.lower, path.suffixes)):
+            found = _open_path(path, columns, split)
         elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)):
             return RowsSource(_load_from_hub(str(source), split, subset), columns, str(source))
         else:
             raise FileNotFoundError(f"{source}: no such file, and no name of a data set either")
-        if subset is not None or (split is not None and not isinstance(found, JsonSource)):
+        if subset is not None or (split is not None and isinstance(found, ParquetSource)):
             raise ValueError(f"{found.name} is a file: it has no splits and no subsets")
         return found
     if subset is not None:
@@ -96,12 +111,89 @@ def open_source(
         source = _choose_split(source, split)
     elif split is not None:
         raise ValueError(f"{type(source).__name__} has no splits; got split={split!r}")
+    if is_frame(source):
+        return FrameSource(source, columns)
+    if is_lazy(source):
+        raise ValueError("the data are a LazyFrame, which holds no rows yet: pass its collect()")
     if not hasattr(source, "__iter__"):
         raise ValueError(
-            "the data must be a file, a folder, the name of a data set or an iterable of dicts; "
-            f"got {type(source).__name__}"
+            "the data must be a file, a folder, the name of a data set, a table or an iterable of "
+            f"dicts; got {type(source).__name__}"
         )
     return RowsSource(source, columns, f"the {type(source).__name__}")
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def _open_path(path: Path, columns: Columns, split: str | None) -> Source:
+    if path.is_dir() or path.suffix == ".parquet" or is_parquet_file(path):
+        return ParquetSource(path, columns)
+    if is_pipe(path):
+        return PipedSource(path, columns, split)
+    with open_file(path) as file:
+        beginning = _beginning(file)
+    return _text_source(beginning, path, columns, split)
+
+
+def _beginning(file: BinaryIO) -> bytes:
+    """The first line that is not blank, or its beginning, with the blank ones before it."""
+    found = line = file.readline(_MOST_HEADER)
+    while line and not line.strip(b"\xef\xbb\xbf \t\r\n"):
+        line = file.readline(_MOST_HEADER)
+        found += line
+    return found
+
+
+def _text_source(
+    beginning: bytes,
+    path: Path | None,
+    columns: Columns,
+    split: str | None,
+    stream: BinaryIO | None = None,
+) -> CsvSource | JsonSource:
+    """What reads a text that begins so; ``stream`` where it is open already."""
+    line = beginning.lstrip(b"\xef\xbb\xbf \t\r\n")
+    # JSON, or HTML by mistake.
+    is_json = line[:1] in (b"{", b"[", b"<")
+    if not is_json and ((path is not None and names_table(path)) or begins_table(line, columns)):
+        found = CsvSource(path, columns, stream)
+        if split is not None:
+            raise ValueError(f"{found.name} is a file: it has no splits and no subsets")
+        return found
+    return JsonSource(path, columns, split, stream)
+
+
+class PipedSource:
+    """JSON, JSONL or CSV that can be read once: in a named pipe or on standard input."""
+
+    rereadable = False
+
+    def __init__(self, path: Path | None, columns: Columns, split: str | None = None) -> None:
+        self.name = "standard input" if path is None else str(path)
+        self.files: list[Path] = []
+        self._path = path
+        self._columns = columns
+        self._split = split
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+        """Rows ``start`` to ``stop`` - 1."""
+        with open_file(self._path) as file:
+            beginning = _beginning(file)
+            stream = put_back(beginning, file)
+            source = _text_source(beginning, self._path, self._columns, self._split, stream)
+            yield from source.rows(start, stop)
+
+    def count(self) -> int | None:
+        """None: only reading tells how many rows there are."""
+        return None
+
+    def fingerprint(self) -> object:
+        """None: it cannot be told before it is read."""
+        return None
+
+
+# --- data sets ----------------------------------------------------------------------------------
 
 
 def _load_from_hub(name: str, split: str | None, subset: str | None) -> Any:

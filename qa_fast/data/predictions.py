@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from qa_fast.files.json_text import begins_json_lines, chain_line, first_line, parse_json
 from qa_fast.files.parquet import import_pyarrow_parquet, parquet_files, read_records
-from qa_fast.files.reading import open_file
+from qa_fast.files.reading import is_parquet_file, open_file
 from qa_fast.files.wording import shown
 
 from .answers import (
@@ -45,8 +45,9 @@ def read_predictions(source: str | Path) -> Iterator[Prediction]:
     Args:
         source: Parquet or JSONL of `predict`, ``predictions.json`` (id to text) or
             ``nbest_predictions.json`` (id to a list of answers, of which the first is the answer). The
-            kind of a JSON file is told by its content. Rows of Parquet with a text in the column
-            ``error``, which runs on Ray write for what they could not answer, are left out.
+            kind of a file is told by its content; all but Parquet may be packed, as in
+            `read_examples`. Rows of Parquet with a text in the column ``error``, which runs on Ray
+            write for what they could not answer, are left out.
 
     Raises:
         OSError: a file that cannot be read.
@@ -61,7 +62,7 @@ def read_predictions(source: str | Path) -> Iterator[Prediction]:
         [('q1', 'Ada'), ('q2', '')]
     """
     path = Path(source)
-    if path.is_dir() or path.suffix == ".parquet":
+    if path.is_dir() or path.suffix == ".parquet" or is_parquet_file(path):
         for file in parquet_files(path):
             yield from _read_parquet(file)
         return

@@ -6,7 +6,6 @@ other JSON, such as SQuAD's, is one value and is loaded whole.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -59,18 +58,31 @@ class JsonSource:
     """JSON or JSONL in any of the shapes of `shapes`: in a file, a named pipe or on standard input.
 
     JSONL is streamed. What a line is, the first one tells: where that is one row, every line is.
+
+    Args:
+        path: of the file; None is standard input.
+        columns: their names.
+        split: which of several sets in the file.
+        stream: the file where it is open already; its kind has been looked at.
     """
 
-    def __init__(self, path: Path | None, columns: Columns, split: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        columns: Columns,
+        split: str | None = None,
+        stream: BinaryIO | None = None,
+    ) -> None:
         self.name = "standard input" if path is None else str(path)
         self.files = [] if path is None or is_pipe(path) else [path]
         self.rereadable = bool(self.files)
         self._path = path
         self._columns = columns
         self._split = split
+        self._stream = stream
 
     def _open(self) -> BinaryIO:
-        return sys.stdin.buffer if self._path is None else open_file(self._path)
+        return self._stream or open_file(self._path)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
         """Rows ``start`` to ``stop`` - 1; JSONL is read line by line, other JSON whole."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from qa_fast.data.errors import ExampleError
+from qa_fast.data.frames import table_columns
 from qa_fast.data.sources import length_of
 from qa_fast.engine.streams import Pair
 from qa_fast.texts.problems import text_problem
@@ -77,7 +78,7 @@ def read_inputs(
         return Inputs(pairs, length=length_of(given))
     if _is_plain(given) and len(given) == 1 and _holds_several(given[0]):
         return _paired(given[0]["question"], given[0]["context"])._replace(lone=False)
-    if (columns := _columns(given)) is not None:
+    if (columns := table_columns(given)) is not None:
         missing = [name for name in ("question", "context") if name not in columns]
         if missing:
             raise ValueError(
@@ -271,7 +272,7 @@ def _text(value: Any) -> Any:
 def _refusal(name: str, value: Any) -> str | None:
     """What is wrong with ``value`` as a sequence of texts, to follow "must be"; None where it is one."""
     wanted = f"a sequence of strings; got {type(value).__name__}"
-    columns = _columns(value)
+    columns = table_columns(value)
     dimensions = getattr(value, "ndim", 1)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"{wanted}: decode it, as in {name}.decode('utf-8')"
@@ -285,17 +286,6 @@ def _refusal(name: str, value: Any) -> str | None:
         remedy = f"{name}.item()" if dimensions == 0 else f"{name}.ravel()"
         return f"{wanted} of {dimensions} dimensions: pass {remedy}"
     return None if not isinstance(value, str) and _is_many(value) else wanted
-
-
-def _columns(data: Any) -> list[Any] | None:
-    """The names of a table's columns, of pandas, pyarrow, polars or datasets; None for another kind."""
-    if isinstance(data, (list, tuple, Mapping)):
-        return None
-    names = getattr(data, "column_names", None)
-    shape = getattr(data, "shape", None)
-    if names is None and isinstance(shape, tuple) and len(shape) == 2:
-        names = getattr(data, "columns", None)
-    return None if names is None else list(names)
 
 
 def _is_plain(data: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from qa_fast.files.json_text import read_json
 from qa_fast.files.parquet import open_parquet, read_records
+from qa_fast.files.reading import is_parquet_file
 from qa_fast.files.wording import shown
 
 from .evaluate import CONFIDENCE_LEVEL, Evaluation
@@ -132,7 +133,7 @@ def read_scored_answers(path: str | Path) -> list[ScoredAnswer] | None:
             its own.
     """
     path = Path(path)
-    if path.suffix == ".json":
+    if path.suffix == ".json" and not is_parquet_file(path):
         content = read_json(path)
         if not isinstance(content, dict) or not {"results", "details"} <= content.keys():
             return None
@@ -143,7 +144,7 @@ def read_scored_answers(path: str | Path) -> list[ScoredAnswer] | None:
                 f"{shown(details)}"
             )
         path = path.parent / details
-    elif path.suffix != ".parquet" or path.is_dir():
+    elif path.is_dir() or not (path.suffix == ".parquet" or is_parquet_file(path)):
         return None
     with open_parquet(path) as file:
         if not {"exact", "f1", "prediction"} <= set(file.schema_arrow.names):

@@ -12,6 +12,7 @@ from qa_fast.data.answers import na_prob as na_prob_of
 from qa_fast.data.examples import Example
 from qa_fast.data.predictions import read_predictions
 from qa_fast.files.json_text import read_json
+from qa_fast.files.kinds import PACKED_SUFFIXES
 from qa_fast.files.parquet import parquet_files
 from qa_fast.files.wording import shown
 from qa_fast.runs.manifest import find_manifests
@@ -55,9 +56,15 @@ def files_of(source: Any) -> list[Path]:
 
 
 def record_of(predictions: Any, notes: list[str]) -> dict[str, Any]:
-    """The manifest beside a file of predictions, or in a folder of them; {} where there is none."""
+    """The manifest beside a file of predictions, or in a folder of them; {} where there is none.
+
+    That of a file that was packed afterwards has the name of the file as it was.
+    """
     if not isinstance(predictions, (str, Path)):
         return {}
+    path = Path(predictions)
+    if path.suffix in PACKED_SUFFIXES and len(path.suffixes) > 1:
+        predictions = path.with_suffix("")
     try:
         output = Output.of(predictions)
     except ValueError:  # no name that a run writes to

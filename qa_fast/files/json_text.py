@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .kinds import not_data, not_text
 from .reading import open_file
 
 _BOM = b"\xef\xbb\xbf"
@@ -25,14 +26,23 @@ def parse_json(data: bytes, *, unique: bool = False) -> Any:
     try:
         text = data.removeprefix(_BOM).decode()
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"not UTF-8 text (byte 0x{data[error.start]:02x} at byte offset {error.start}): convert "
-            "it to UTF-8 first, for example with iconv"
-        ) from None
+        raise ValueError(not_data(data) or not_utf8(data, error.start)) from None
     try:
         return json.loads(text, object_pairs_hook=_unique if unique else None)
     except RecursionError:
         raise ValueError("its lists and objects are nested too deep") from None
+    except json.JSONDecodeError:
+        if (problem := not_data(data)) is None:
+            raise
+        raise ValueError(problem) from None
+
+
+def not_utf8(data: bytes, start: int) -> str:
+    """What is wrong with ``data``, of which the byte at ``start`` is the first that is not UTF-8."""
+    return not_text(data) or (
+        f"not UTF-8 text (byte 0x{data[start]:02x} at byte offset {start}): convert it to UTF-8 "
+        "first, for example with iconv"
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

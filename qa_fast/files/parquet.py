@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .kinds import is_parquet, not_data, packing, unreadable
+from .reading import first_bytes
+
 _BATCH_ROWS = 256
 
 
@@ -34,7 +37,12 @@ def parquet_files(path: Path) -> list[Path]:
             if name.endswith(".parquet") and not name.startswith((".", "_"))
         ]
     if not files:
-        raise FileNotFoundError(f"{path}: there is no .parquet file in this folder")
+        hint = "; name the file in it that holds the data"
+        if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+            hint = (
+                ", but a data set that datasets saved: pass datasets.load_from_disk of it in Python"
+            )
+        raise FileNotFoundError(f"{path}: there is no .parquet file in this folder{hint}")
     return sorted(files)
 
 
@@ -48,12 +56,24 @@ def open_parquet(path: Path) -> Any:
     parquet = import_pyarrow_parquet()
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{path}: is no regular file, which Parquet must be: copy it to one")
-    path.open("rb").close()  # whose error names the file, which pyarrow's does not
+    head = first_bytes(path)  # whose error names the file, which pyarrow's does not
     try:
         # Without the buffer a row group is read page by page, not whole.
         return parquet.ParquetFile(path, pre_buffer=False)
     except Exception as error:  # pyarrow raises many kinds
-        raise ValueError(f"{path}: not a Parquet file that can be read ({error})") from None
+        what = None if is_parquet(head) else _what_else(head)
+        raise ValueError(f"{path}: not a Parquet file that can be read ({what or error})") from None
+
+
+def _what_else(head: bytes) -> str | None:
+    """What a file is that begins so, if that is clear, and what to do."""
+    if (packed := packing(head)) is not None:
+        return f"it is packed with {packed}: unpack it, or if it is no Parquet, name it otherwise"
+    if (problem := unreadable(head)) is not None:
+        return f"it {problem}"
+    if head.lstrip()[:1] in (b"{", b"["):
+        return "it is JSON: give it another ending, such as .json or .jsonl"
+    return not_data(head)
 
 
 def row_group(path: Path, file: Any, group: int, names: list[str]) -> Iterator[dict[str, Any]]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from .kinds import LOOK, is_parquet
+from .unpacking import plain
+
 _HASHED_WHOLE = 64 << 20  # bytes; of a larger file, samples are hashed
 _SAMPLE, _SAMPLES = 1 << 20, 64
-
-
-# --- any file -----------------------------------------------------------------------------------
 
 
 def is_pipe(path: Path) -> bool:
@@ -20,17 +21,40 @@ def is_pipe(path: Path) -> bool:
     return path.is_fifo()
 
 
-def open_file(path: Path) -> BinaryIO:
-    """``path``, opened to read its bytes: a file or a named pipe.
+def open_file(path: Path | None) -> BinaryIO:
+    """``path``, opened to read the text that it holds: a file or a named pipe; None is standard input.
+
+    What is packed with gzip, bzip2, xz or zstd is read unpacked, and UTF-16 or UTF-32 with a byte order
+    mark as UTF-8: the first bytes tell which it is, not the name.
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it is a device, which may never end.
+        ValueError: it is a device, which may never end, or holds no text, as a zip archive does; while
+            it is read: it is truncated or damaged.
+        ImportError: zstd without pyarrow.
     """
+    if path is None:
+        return plain(sys.stdin.buffer, "standard input")
     mode = path.stat().st_mode
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         raise ValueError(f"{path}: is a device; name a file, or pipe the data in")
-    return path.open("rb")
+    file = path.open("rb")
+    try:
+        return plain(file, str(path))
+    except BaseException:
+        file.close()
+        raise
+
+
+def is_parquet_file(path: Path) -> bool:
+    """Whether ``path`` is a regular file that begins as Parquet does."""
+    return path.is_file() and is_parquet(first_bytes(path))
+
+
+def first_bytes(path: Path) -> bytes:
+    """The beginning of a regular file as it is, by which `qa_fast.files.kinds` tells what it is."""
+    with path.open("rb") as file:
+        return file.read(LOOK)
 
 
 class Watch:
@@ -81,9 +105,3 @@ def fingerprint(path: Path) -> dict[str, object]:
                 file.seek((size - _SAMPLE) * i // (_SAMPLES - 1))
                 digest.update(file.read(_SAMPLE))
     return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
-
-
-# --- JSON ---------------------------------------------------------------------------------------
-
-
-# --- Parquet ------------------------------------------------------------------------------------

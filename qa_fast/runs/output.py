@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from qa_fast.data.predictions import run_qa_files
+from qa_fast.files.kinds import PACKED_SUFFIXES
 
 Kind = Literal["folder", "parquet", "jsonl", "run_qa"]
 _SUFFIXES: dict[str, Kind] = {
@@ -38,6 +39,11 @@ class Output:
         path = Path(name)
         if path.is_dir() or str(name).endswith(("/", os.sep)):
             return cls(path, "folder")
+        if path.suffix in PACKED_SUFFIXES and Path(path.stem).suffix in _SUFFIXES:
+            raise ValueError(
+                f"output {str(name)!r}: outputs are not packed: name {path.stem!r}, and pack that when "
+                "the run is complete"
+            )
         if path.suffix not in _SUFFIXES:
             raise ValueError(
                 f"output {str(name)!r}: its ending must be .parquet, .jsonl or .json (the files of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -147,6 +148,14 @@ def test_offsets_are_those_of_the_file_as_it_is(tmp_path: Path, text: str) -> No
     (answer,) = answers("Where did she die?", "--context", file)
     assert answer["answer"] == "Paris"
     assert file.read_bytes().decode("utf-8")[answer["start"] : answer["end"]] == "Paris"
+
+
+def test_offsets_are_those_of_the_text_that_was_packed(tmp_path: Path) -> None:
+    text = "\ufeff🤗\r\n" + ADA
+    file = tmp_path / "context.txt"
+    file.write_bytes(gzip.compress(text.encode("utf-16-le")))
+    (answer,) = answers("Where did she die?", "--context", file)
+    assert text[answer["start"] : answer["end"]] == answer["answer"] == "Paris"
 
 
 # --- errors -------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,17 +97,24 @@ BAD: list[tuple[str, Any, str]] = [
     ("evaluate na_prob", lambda b: b"\xef\xbb\xbf" + b, ""),
     ("predict parquet", lambda _: columns(answers=[{"text": ["x"], "answer_start": [None]}] * 5 + [None]), ""),
     ("evaluate texts", b'{"q0": [{"text": "x", "start_logit": 1}]}', ""),
+    ("predict jsonl", lambda b: b.decode().encode("utf-16"), ""),
+    ("predict squad", gzip.compress, ""),
+    ("evaluate texts", bz2.compress, ""),
+    ("evaluate na_prob", lzma.compress, ""),
+    ("compare", lambda b: gzip.compress(b.decode().encode("utf-32")), ""),
+    ("ask", gzip.compress, ""),
     # any JSON
     ("predict jsonl", b"", "q.jsonl is empty; give it some questions"),
     ("predict jsonl", b"\xef\xbb\xbf\n \n", "q.jsonl is empty"),
     ("predict jsonl", lambda b: b[:-8], "q.jsonl line 6: not JSON: Expecting"),
     ("predict jsonl", SOUND + b"\n" + LATIN, "line 2: not JSON: not UTF-8 text (byte 0xf9 at byte offset 27): convert it"),
-    ("predict jsonl", lambda b: b.decode().encode("utf-16"), "not UTF-8 text (byte 0xff at byte offset 0): convert"),
+    ("predict jsonl", lambda b: b.decode().encode("utf-16-le"), "it seems to be UTF-16 without a byte order mark: convert it"),
     ("predict jsonl", SOUND + b"\n" + DEEP, "line 2: not JSON: its lists and objects are nested too deep"),
     ("predict jsonl", SOUND + b"\n5", "line 2: not an object with columns, but int 5"),
     ("predict jsonl", SOUND + b"\nNaN", "line 2: not an object with columns, but float nan"),
     ("predict jsonl", SOUND + b"\n" + b"9" * 5000, "line 2: not JSON: Exceeds the limit"),
-    ("predict jsonl", b"\x89PNG\r\n\x1a\n\0\0", "not UTF-8 text (byte 0x89"),
+    ("predict jsonl", b"\x89PNG\r\n\x1a\n\0\0", "q.jsonl: is a picture: name a file of text"),
+    ("predict jsonl", b"\x8a\0\x01\n\0\0", "q.jsonl is neither JSON (it is no text, but binary data) nor JSONL"),
     # rows
     ("predict jsonl", jsonl([ROWS[0], {"id": 1, "context": "x"}]), "line 2: there is no column 'question' among"),
     ("predict jsonl", row(question=None), "line 2: question must be a text; got NoneType"),
@@ -170,7 +180,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("compare", b'{"results": {}, "details": "../p.parquet"}', "t.json: its details must be a file"),
     ("compare", b'{"results": {}, "details": "/etc/passwd"}', "t.json: its details must be a file"),
     ("compare", b'{"results": {}, "details": "details_1.parquet"}', "details_1.parquet: no such file or directory"),
-    ("ask", b"\xff\xfe", "t.txt: not UTF-8 text (byte 0xff at byte offset 0)"),
+    ("ask", b"\xff\xff", "t.txt: not UTF-8 text (byte 0xff at byte offset 0): convert it"),
+    ("ask", b"\xff\xfe", "t.txt is empty"),
+    ("ask", b"%PDF-1.7\n", "t.txt: is a PDF document: extract its text first"),
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import subprocess
@@ -215,6 +216,14 @@ def test_predictions_of_every_form_score_alike(answered: Path, tmp_path: Path) -
     write_jsonl(found, tmp_path / "answers.jsonl")
     assert qa_fast.evaluate(SAMPLE, tmp_path / "answers.jsonl").metrics == expected
     assert qa_fast.evaluate(SAMPLE, {p.id: p.answer for p in found}).metrics["f1"] == expected["f1"]
+    # Packed after the run, whose record stands beside the file as it was.
+    packed = tmp_path / "answers.jsonl.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "answers.jsonl").read_bytes()))
+    record = (answered / "answers.parquet.manifest.json").read_bytes()
+    (tmp_path / "answers.jsonl.manifest.json").write_bytes(record)
+    evaluation = qa_fast.evaluate(SAMPLE, packed)
+    assert evaluation.metrics == expected
+    assert evaluation.run == json.loads(record)
 
 
 # --- the command line ---------------------------------------------------------------------------

@@ -13,6 +13,8 @@ code are kept in CORPUS, and findings are written to the current folder: as CORP
 from __future__ import annotations
 
 import argparse
+import csv
+import gzip
 import io
 import json
 import os
@@ -129,6 +131,15 @@ def _table(record: object, metadata: dict[bytes, bytes] | None = None, rows: int
     return sink.getvalue()
 
 
+def _cells(record: object) -> bytes:
+    """A CSV file of ``record``, twice, with dicts and lists in cells as Python writes them."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(ROW), extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows([record] * 2)
+    return text.getvalue().encode()
+
+
 def _one_row(record: object) -> bytes:
     return _table(record, rows=1)
 
@@ -182,6 +193,8 @@ FORMS: dict[str, tuple[str, Callable[[Path], object], object, Callable[[Any], by
     "details": ("details_2.parquet", read_scored_answers, SCORED, _one_row),
     "manifest": ("manifest.json", _manifest, MANIFEST, _whole),
     "part": ("part-000000.parquet", lambda p: finished_part(p.parent, Part(0, 0, 2)), NOTE, _part),
+    "csv": ("dev.csv", _examples, ROW, _cells),
+    "packed": ("dev.json", _examples, SQUAD, lambda record: gzip.compress(_whole(record), mtime=0)),
 }
 _NAMES = list(FORMS)
 CHANGED = 128  # added to the first byte: the rest is a seed
