@@ -147,8 +147,8 @@ class Share:
             "columns": asdict(self.columns),
             "limit": self.limit,
             "output": self.target.kind,
-            # What is stored of each answer: parts of versions that store other things do not mix.
-            "fields": [field.name for field in fields(Prediction)],
+            # What is stored of each answer: parts of versions that store something else do not mix.
+            "fields": ", ".join(field.name for field in fields(Prediction)),
             **engine_settings(engine),
             "compile": self.spec.compile,
             "options": asdict(answering.options),

@@ -70,7 +70,7 @@ def shared_scores(
     found = spans.chunk[:, 0] >= 0
     row, question = np.flatnonzero(found), row_question[found]
     shift = np.zeros(len(row_question))
-    shift[row] = total[row] - spans.score[row, 0] + (score - largest)[question]
+    shift[row] = total[row] - spans.score[row, 0] + (score[question] - largest[question])
     return SharedScores(shift, null_score)
 
 
