@@ -77,9 +77,9 @@ def predict(
         **options: as in `qa_fast.predict`, with the same defaults.
 
     Returns:
-        A data set with the columns id, answer, start, end, score, null_score, n_best and chunks, as in
-        the Parquet files of `qa_fast.predict`, and error: null, or with ``on_error="skip"`` why the row
-        has no answer.
+        A data set with the columns id, answer, start, end, score, null_score, n_best, chunks and
+        probability, as in the Parquet files of `qa_fast.predict`, and error: null, or with
+        ``on_error="skip"`` why the row has no answer.
 
     Raises:
         ImportError: Ray is not installed.

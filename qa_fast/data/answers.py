@@ -59,6 +59,12 @@ class Prediction:
         n_best: the best answers, best first, in a run with ``--no-answer`` the null answer among them;
             partial ones where a file does not say all.
         chunks: how many chunks the context made; None where a file does not say.
+        probability: of the answer, among all spans of the question: what its score is under
+            ``scoring="shared"``, one softmax of the start logits and one of the end logits over all
+            chunks of the context, whatever the scoring and ``top_k`` of the run. Of an answer that
+            stands for several spans, the best one's; of "" that of the null answer. None where a file
+            does not say, as those of ``run_qa.py`` and of versions before this field, or where no span
+            can be the answer.
     """
 
     id: str
@@ -69,6 +75,7 @@ class Prediction:
     null_score: float | None = None
     n_best: list[Answer] | list[PartialAnswer] = field(default_factory=list)
     chunks: int | None = None
+    probability: float | None = None
 
 
 def n_best_scores(prediction: Prediction) -> list[float] | None:

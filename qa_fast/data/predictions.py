@@ -102,6 +102,7 @@ def _checked_prediction(record: object, place: str) -> Prediction:
         null_score=_checked_score(record.get("null_score"), "null_score", place),
         n_best=[_checked_answer(entry, place) for entry in n_best],
         chunks=_checked_whole(record.get("chunks"), "chunks", place),
+        probability=_checked_probability(record.get("probability"), place),
     )
 
 
@@ -130,6 +131,14 @@ def _checked_score(value: Any, name: str, place: str) -> float | None:
     ):
         return value
     raise ValueError(f"{place}: {name} must be a number or null; got {shown(value)}")
+
+
+def _checked_probability(value: Any, place: str) -> float | None:
+    if value is None or (type(value) in (int, float) and 0 <= value <= 1):
+        return value
+    raise ValueError(
+        f"{place}: probability must be a number from 0 to 1, or null; got {shown(value)}"
+    )
 
 
 def _checked_whole(value: Any, name: str, place: str) -> int | None:
@@ -198,6 +207,7 @@ def parquet_schema() -> pyarrow.Schema:
             pa.field("null_score", pa.float64()),
             pa.field("n_best", pa.list_(pa.struct(answer))),
             pa.field("chunks", pa.int32()),
+            pa.field("probability", pa.float64()),
         ]
     )
 

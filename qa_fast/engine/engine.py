@@ -150,7 +150,7 @@ class Engine:
         )
         self._crew = Crew(chunker, on_gpu=self.device.type != "cpu")
         self._lock = Lock()
-        self._kernels: dict[Options, Future[None]] = {}
+        self._kernels: dict[tuple[Options, bool], Future[None]] = {}
         self._noted = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -196,6 +196,7 @@ class Engine:
         errors: ErrorHandling = "raise",
         progress: bool = False,
         reproducible: bool = False,
+        probabilities: bool = False,
     ) -> Iterator[Reading | ExampleError]:
         """Read each pair in turn, taking ``pairs`` only a few windows ahead.
 
@@ -227,6 +228,9 @@ class Engine:
             reproducible: read every batch on one thread of a CPU, also where several would read a few
                 batches sooner: the last bits of a score depend on how many read it. Without effect
                 where `threads` is a number.
+            probabilities: also say how probable each answer is among all spans of its question
+                (`Reading.probabilities`): its score under ``scoring="shared"``, whatever the scoring.
+                Answers and scores stay what they are; the spans are searched once more, for the best.
 
         Yields:
             Per pair its reading, or its `ExampleError`: bad text, a question too long, logits that
@@ -255,7 +259,7 @@ class Engine:
             names = " or ".join(map(repr, get_args(ErrorHandling)))
             raise ValueError(f"errors must be {names}; got {errors!r}")
         num_workers = self.num_workers if num_workers is None else num_workers
-        stages = self._stages(options, batch_size or self.batch_size, num_workers)
+        stages = self._stages(options, batch_size or self.batch_size, num_workers, probabilities)
         results = self._read(pairs, stages, errors == "raise", not reproducible)
         return with_progress(results, pairs) if progress else results
 
@@ -300,7 +304,11 @@ class Engine:
         return TokenProbabilities(start, end, np.array(encoding.offsets))
 
     def _stages(
-        self, options: Options, batch_size: int | None, num_workers: int | None = 0
+        self,
+        options: Options,
+        batch_size: int | None,
+        num_workers: int | None = 0,
+        probabilities: bool = False,
     ) -> Stages:
         return Stages(
             self.model,
@@ -310,6 +318,7 @@ class Engine:
             batch_size,
             num_workers,
             self._done,
+            probabilities,
         )
 
     def _done(self, stats: Stats) -> None:
@@ -359,9 +368,10 @@ class Engine:
 
     def _compiled(self, stages: Stages, executor: Threads) -> Future[None]:
         """The kernels that decode with these options, once for all calls with them."""
-        if stages.options not in self._kernels:
-            self._kernels[stages.options] = executor.submit(stages.compile, self.device)
-        return self._kernels[stages.options]
+        wanted = stages.options, stages.probabilities
+        if wanted not in self._kernels:
+            self._kernels[wanted] = executor.submit(stages.compile, self.device)
+        return self._kernels[wanted]
 
     def _warn_once(self, note: str | None) -> None:
         """What was noted in another thread is told in the caller's."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from qa_fast.data.errors import Argument, ExampleError, Words
 from qa_fast.data.sources import length_of
+from qa_fast.decoding.search import Scoring
 from qa_fast.decoding.spans import Spans, decode_spans, warmup
 from qa_fast.texts.chunks import Chunks
 from qa_fast.texts.places import TokenSpans
@@ -150,6 +151,14 @@ Results = list[Reading | ExampleError]
 """A window's, in the order of its pairs."""
 
 
+class _Search(NamedTuple):
+    """The best spans of each chunk, or of each question."""
+
+    scoring: Scoring
+    per_chunk: bool
+    top_k: int
+
+
 class Stages:
     """What is done to the windows of one call of `Engine.read`, and by what.
 
@@ -161,9 +170,11 @@ class Stages:
         batch_size: most chunks in a batch.
         num_workers: processes for texts that the caller asks for; None: what pays.
         done: is given the `Stats` of each window that is finished.
+        probabilities: whether the answers' probabilities are wanted.
 
     Attributes:
         options: as given.
+        probabilities: as given.
         num_workers: as given.
         compiled: the kernels, where they are being compiled.
         note: what the caller should know of the tokenizer, once there is something.
@@ -178,8 +189,10 @@ class Stages:
         batch_size: int | None,
         num_workers: int | None,
         done: Callable[[Stats], None],
+        probabilities: bool = False,
     ) -> None:
         self.options = options
+        self.probabilities = probabilities
         self.compiled: Future[None] | None = None
         self.note: str | None = None
         self._model = model
@@ -201,16 +214,16 @@ class Stages:
 
     def compile(self, device: torch.device) -> None:
         """Have the kernels compiled that decode with these options on ``device``."""
-        options = self.options
-        warmup(
-            device,
-            top_k=wanted(options),
-            max_answer_len=options.max_answer_len,
-            scoring=options.scoring,
-            max_seq_len=self._longest_chunk(),
-            flat=True,
-            max_chunks=None if options.decodes_chunks else USUAL_CHUNKS,
-        )
+        for search in self._searches(wanted(self.options)):
+            warmup(
+                device,
+                top_k=search.top_k,
+                max_answer_len=self.options.max_answer_len,
+                scoring=search.scoring,
+                max_seq_len=self._longest_chunk(),
+                flat=True,
+                max_chunks=None if search.per_chunk else USUAL_CHUNKS,
+            )
 
     def prepare(self, asked: Window) -> Prepared:
         """What can be done before it is the window's turn with the model."""
@@ -266,27 +279,42 @@ class Stages:
         work = [(window, logits, deque(found))]
         return lambda: self._finish(*work.pop())
 
+    def _searches(self, candidates: int) -> list[_Search]:
+        """Per chunk for "probability" or on request, else per question; then for probabilities."""
+        options = self.options
+        searches = [_Search(options.scoring, options.decodes_chunks, candidates)]
+        if self.probabilities and options.scoring != "shared":
+            searches.append(_Search("shared", False, 1))
+            if options.scoring == "probability":
+                searches.append(_Search("logit", True, 1))
+        return searches
+
     def _decode(self, part: Part, logits: Logits) -> Callable[[], list[Tensor]]:
-        """Start finding spans: per chunk for "probability" or on request, else per question."""
-        chunks, device, per_chunk = part.chunks, self._forward.device, self.options.decodes_chunks
-        host = device.host
+        """Start finding spans, and their best ones under the other scorings of `_searches`."""
+        chunks, device = part.chunks, self._forward.device
         if self.compiled is not None:
             wait([self.compiled])  # if it failed, so will this, and say why
-        spans = decode_spans(
-            logits.start,
-            logits.end,
-            host(chunks.context),
-            None if per_chunk else host(chunks.question_id),
-            top_k=part.candidates,
-            max_answer_len=self.options.max_answer_len,
-            scoring=self.options.scoring,
-            context_offset=None if per_chunk else host(chunks.context_offset),
-            null_position=host(chunks.null_position),
-            row_offset=host(part.row_offset),
-            num_questions=len(chunks) if per_chunk else chunks.questions,
-            max_seq_len=self._longest_chunk(),
-        )
-        return device.fetch(spans)
+        context, question_id = device.host(chunks.context), device.host(chunks.question_id)
+        context_offset = device.host(chunks.context_offset)
+        null_position, row_offset = device.host(chunks.null_position), device.host(part.row_offset)
+        found: list[Tensor] = []
+        for search in self._searches(part.candidates):
+            spans = decode_spans(
+                logits.start,
+                logits.end,
+                context,
+                None if search.per_chunk else question_id,
+                top_k=search.top_k,
+                max_answer_len=self.options.max_answer_len,
+                scoring=search.scoring,
+                context_offset=None if search.per_chunk else context_offset,
+                null_position=null_position,
+                row_offset=row_offset,
+                num_questions=len(chunks) if search.per_chunk else chunks.questions,
+                max_seq_len=self._longest_chunk(),
+            )
+            found += [spans.score, spans.null_score] if found else spans
+        return device.fetch(found)
 
     def _longest_chunk(self) -> int:
         """Most tokens in a chunk, in the 32 bits that the decoder has for it."""
@@ -305,7 +333,8 @@ class Stages:
         while decoded:
             part, found_spans = decoded.popleft()
             with stats.timed("forward"), self._naming_questions(window):
-                spans = Spans(*found_spans())
+                tensors = found_spans()
+            spans, best = Spans(*tensors[:6]), [tensor.numpy() for tensor in tensors[6:]]
             items = [kept[question] for question in part.questions.tolist()]
             with stats.timed("map"):
                 found = window.work.rank(
@@ -316,6 +345,7 @@ class Stages:
                     top_k=options.top_k,
                     align_to_words=options.align_to_words,
                     handle_impossible_answer=options.handle_impossible_answer,
+                    best=best if self.probabilities else None,
                 )
                 contexts = [window.contexts[item - window.first_item] for item in items]
                 results.update(zip(items, found.readings(contexts), strict=True))

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
-from qa_fast.data.answers import Prediction, n_best_scores, softmax
+from qa_fast.data.answers import Prediction
 from qa_fast.data.examples import Columns, Example
 from qa_fast.data.opening import open_source, usable
 from qa_fast.data.predictions import read_predictions
 from qa_fast.files.reading import Watch
+from qa_fast.files.wording import shown
 
 from .breakdown import Group, break_down
 from .matching import (
@@ -60,7 +60,9 @@ class Evaluation:
         answers: [Q] what was scored: the predicted text, or "" above the no-answer threshold.
         scores: exact match and F1 of each question, between 0 and 1.
         na_prob: [Q] no-answer probabilities; None where unknown.
-        confidence: [Q] in the answer, between 0 and 1; None where unknown.
+        confidence: [Q] how probable the scored answer is, between 0 and 1: the `Prediction.probability`,
+            which says the same whatever was asked for, never a share among the n best; of an answer that
+            the no-answer threshold makes empty its ``na_prob``. None where unknown.
         notes: what a reader of the figures must know.
         settings: how the figures were computed.
         run: the record of the prediction run, where one was found.
@@ -150,8 +152,8 @@ def evaluate(
     else:
         run = record_of(predictions, notes)
     found = match_predictions(examples, predictions, notes)
-    if scoring is None:
-        scoring = run["settings"]["options"]["scoring"] if run else guess_scoring(found)
+    told = scoring or (run["settings"]["options"]["scoring"] if run else None)
+    scoring = told or guess_scoring(found)
     probs = {} if rules == "1.1" else no_answer_probabilities(na_prob, found, scoring, notes)
     watch.check()
 
@@ -164,7 +166,7 @@ def evaluate(
     scores = Scores(*(apply_threshold(values, over, has_answer) for values in raw))
     curves = _curves(examples, texts, raw, probs, notes)
     metrics = {**summarize(scores, has_answer, rules), **curves.metrics()}
-    confidence = _confidences(found, na, over, scoring)
+    confidence = _confidences(found, na, over, told, notes)
     return Evaluation(
         metrics=metrics,
         intervals=_intervals(metrics, scores, has_answer, seed),
@@ -272,27 +274,54 @@ def _confidences(
     predictions: Sequence[Prediction | None],
     na: Sequence[float | None],
     over: Sequence[bool],
-    scoring: Scoring,
+    scoring: Scoring | None,
+    notes: list[str],
 ) -> list[float | None]:
-    """[Q] how probable each scored answer is: the empty one where ``na`` is ``over`` the threshold."""
+    """[Q] how probable each scored answer is: the empty one where ``na`` is ``over`` the threshold.
+
+    A note counts the answers of which it is not known; but not texts alone, of which it never was.
+
+    Args:
+        predictions: [Q] what was predicted.
+        na: [Q] no-answer probabilities.
+        over: [Q] whether these are over the threshold.
+        scoring: the unit of scores; None where nobody said it.
+        notes: those so far.
+    """
     are_probabilities = all(0 <= p <= 1 for p in na if p is not None)
-    return [
-        (p if are_probabilities else None) if is_over else _confidence(prediction, scoring)
-        for is_over, p, prediction in zip(over, na, predictions, strict=True)
-    ]
+    found, lacking = list[float | None](), 0
+    for is_over, p, prediction in zip(over, na, predictions, strict=True):
+        if is_over:
+            found.append(p if are_probabilities else None)
+        else:
+            known = None if prediction is None else _confidence(prediction, scoring)
+            found.append(known)
+            lacking += known is None and prediction is not None and prediction.score is not None
+    if lacking:
+        notes.append(
+            f"{lacking} of {sum(p is not None for p in predictions)} predictions do not say how "
+            "probable their answer is, as those of older versions and of other programs do not: they "
+            "have no confidence and no part in its calibration. Answering again with predict, to "
+            "Parquet or JSONL, stores it"
+        )
+    return found
 
 
-def _confidence(prediction: Prediction | None, scoring: Scoring) -> float | None:
-    """How probable the prediction is; for logits, among its n best."""
-    if prediction is None:
-        return None
-    if scoring != "logit":
-        # Sums over equal answers can exceed 1.
-        return None if prediction.score is None else min(max(prediction.score, 0.0), 1.0)
-    scores = n_best_scores(prediction)
-    if prediction.score is None or scores is None or len(scores) < 2 or not isfinite(max(scores)):
-        return None
-    return softmax([prediction.score], over=scores)[0]
+def _confidence(prediction: Prediction, scoring: Scoring | None) -> float | None:
+    """How probable the prediction is among all spans, where it says so.
+
+    Scores of "shared" are that, before rounding, in files without the probability too. Those of
+    "probability" are not: of one chunk each, and sums over equal answers.
+    """
+    probability = prediction.probability
+    if probability is None and scoring == "shared" and prediction.score is not None:
+        probability = min(max(prediction.score, 0.0), 1.0)
+    if probability is not None and not 0 <= probability <= 1:
+        raise ValueError(
+            f"the probability of a prediction must be from 0 to 1; got {shown(probability)} of "
+            f"{prediction.id!r}"
+        )
+    return probability
 
 
 def _calibrate(

@@ -154,8 +154,8 @@ def _plots(evaluation: Evaluation) -> list[dict[str, str]]:
             "answerable question answered right.",
         )
     captions = {
-        "answer": "Bars: the share of exact matches among answers of that confidence. On the dashed "
-        "line confidence and share agree.",
+        "answer": "Bars: the share of exact matches among answers of that confidence: how probable "
+        "they are among all spans of their question. On the dashed line confidence and share agree.",
         "no answer": "Bars: the share of unanswerable questions at that no-answer probability. On the "
         "dashed line the two agree.",
     }

@@ -107,6 +107,7 @@ class Answering:
             num_workers=self.num_workers,
             errors="return",
             reproducible=True,
+            probabilities=True,
         )
         for result in results:
             while isinstance(first := waiting.popleft(), Reject):
@@ -133,11 +134,12 @@ class Answering:
             id_, "", 0, 0, None, reading.null_score, n_best=n_best, chunks=reading.chunks
         )
         best = n_best[0] if n_best else None
+        found.probability = next(iter(reading.probabilities or ()), None)
         if self.options.handle_impossible_answer and reading.null_score is not None:
             null = Answer(score=reading.null_score, start=0, end=0, answer="")
             odds = null_odds(found, self.options.scoring)
             if odds is None or odds > self.null_threshold:
-                best = null
+                best, found.probability = null, reading.null_probability
             n_best.append(null)
             n_best.sort(key=lambda answer: answer["score"], reverse=True)
         if best is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
@@ -147,6 +147,8 @@ class Share:
             "columns": asdict(self.columns),
             "limit": self.limit,
             "output": self.target.kind,
+            # What is stored of each answer: parts of versions that store something else do not mix.
+            "fields": ", ".join(field.name for field in fields(Prediction)),
             **engine_settings(engine),
             "compile": self.spec.compile,
             "options": asdict(answering.options),

@@ -7,6 +7,7 @@
 - `problems`: what is wrong with a text
 - `places`: token spans to words and characters
 - `readings`: the answers of a question, each once
+- `probabilities`: how probable they are among all its spans
 - `work`: all that is done to the texts of a window
 - `worker`: the program of a process that does it
 - `channel`: how two processes exchange arrays and texts

@@ -18,6 +18,7 @@ from qa_fast.data.answers import Answer
 
 from .chunks import Chunks, Int64
 from .places import Places, TokenSpans, joined, places_of
+from .probabilities import shared_scores
 
 if TYPE_CHECKING:
     from qa_fast.decoding.search import Scoring
@@ -41,11 +42,17 @@ class Reading(NamedTuple):
             probability, or a sum of two logits under ``scoring="logit"``. None where the tokenizer
             adds no [CLS].
         chunks: the parts that the context was read in, at least 1.
+        probabilities: of each answer, among all spans of the question: under each scoring what its
+            score is under "shared". Of an answer that stands for several spans, the best one's. None
+            where they were not asked for.
+        null_probability: likewise of "not answerable"; None also where ``null_score`` is.
     """
 
     answers: list[Answer]
     null_score: float | None
     chunks: int
+    probabilities: list[float] | None = None
+    null_probability: float | None = None
 
 
 class Ranked(NamedTuple):
@@ -56,7 +63,9 @@ class Ranked(NamedTuple):
         start: [A] int64 its first character.
         end: [A] int64 the character after its last; that of the null answer is 0.
         score: [A] float64 its score, as users see it.
+        probability: [A] float64; see `Reading`.
         null_scores: Q of them; see `Reading`.
+        null_probabilities: likewise.
         chunk_count: [Q] int64 the chunks of each question.
         lacking: the questions with fewer than ``top_k`` answers for white space alone: it made several
             of their spans one or none, and they may have spans that were not looked at.
@@ -67,7 +76,9 @@ class Ranked(NamedTuple):
     start: Int64
     end: Int64
     score: npt.NDArray[np.float64]
+    probability: npt.NDArray[np.float64] | None
     null_scores: list[float | None]
+    null_probabilities: list[float | None]
     chunk_count: Int64
     lacking: list[int]
     hollow: set[tuple[int, int]]
@@ -78,7 +89,17 @@ class Ranked(NamedTuple):
         columns = self.question, self.start, self.end, self.score
         for q, i, j, p in zip(*(column.tolist() for column in columns), strict=True):
             answers[q].append({"score": p, "start": i, "end": j, "answer": contexts[q][i:j]})
-        return list(map(Reading, answers, self.null_scores, self.chunk_count.tolist()))
+        found = map(Reading, answers, self.null_scores, self.chunk_count.tolist())
+        if self.probability is None:
+            return list(found)
+        edges = np.searchsorted(self.question, np.arange(len(contexts) + 1)).tolist()
+        probability = self.probability.tolist()
+        return [
+            Reading(*reading[:3], probability[begin:end], null)
+            for reading, begin, end, null in zip(
+                found, edges, edges[1:], self.null_probabilities, strict=False
+            )
+        ]
 
 
 def rank_answers(
@@ -91,6 +112,7 @@ def rank_answers(
     top_k: int | None,
     align_to_words: bool,
     handle_impossible_answer: bool,
+    best: Sequence[npt.NDArray[np.float32]] | None = None,
 ) -> Ranked:
     """The ``top_k`` best answers of each of Q questions, fewer where there are no more.
 
@@ -111,6 +133,7 @@ def rank_answers(
         top_k: most answers per question; None for all.
         align_to_words: widen answers to whole words, as far as the tokenizer knows words.
         handle_impossible_answer: let the null answer compete, where there is a null position.
+        best: what `shared_scores` makes probabilities from; None: they are not wanted.
     """
     merge = scoring == "probability"
     questions = len(contexts)
@@ -133,23 +156,27 @@ def rank_answers(
     found = joined(places())
     score = found.score if scoring == "logit" else np.exp(found.score)
     characters = Characters(contexts, chunks.encoding_of)
-    best, trimmed = _best(found, score, characters, merge)
+    shared = None if best is None else shared_scores(spans, row_question, best)
+    probability = None if shared is None else shared.of_spans(spans)
+    each, trimmed = _best(found, score, probability, characters, merge)
     nulls = [
         None if null == -inf else null if scoring == "logit" else exp(null)
         for null in lowest_null.tolist()
     ]
+    sure = [0.0] * questions if shared is None else shared.of_nulls().tolist()
     lacking: list[int] = []
     if trimmed:
         short = trimmed
         if top_k is not None:
-            held = np.bincount(best.question, minlength=questions)
+            held = np.bincount(each.question, minlength=questions)
             short = {question for question in short if int(held[question]) < top_k}
         # But not where the lists end before their last place.
         short &= set(row_question[spans.chunk[:, -1] >= 0].tolist())
         lacking = _lost_to_space(contexts, short, places, merge) if short else []
-    ranked = best.ranked(top_k, nulls if handle_impossible_answer else ())
+    ranked = each.ranked(top_k, nulls if handle_impossible_answer else (), sure)
     count = np.bincount(chunks.question_id, minlength=questions)
-    return Ranked(*ranked, nulls, count, lacking, set(found.hollow))
+    null_probabilities = [None if null is None else p for null, p in zip(nulls, sure, strict=True)]
+    return Ranked(*ranked, nulls, null_probabilities, count, lacking, set(found.hollow))
 
 
 class _Best(NamedTuple):
@@ -159,33 +186,45 @@ class _Best(NamedTuple):
     start: Int64
     end: Int64
     score: npt.NDArray[np.float64]
+    probability: npt.NDArray[np.float64] | None
 
-    def ranked(self, top_k: int | None, nulls: Sequence[float | None]) -> _Best:
+    def ranked(
+        self, top_k: int | None, nulls: Sequence[float | None], null_probabilities: Sequence[float]
+    ) -> _Best:
         """Of each question the ``top_k`` best, the null answer among them where there is one."""
-        question, start, end, score = self
+        question, start, end, score, probability = self
         of = [q for q, null in enumerate(nulls) if null is not None]
         if of:
             none = np.zeros(len(of), np.int64)
             null_score = [null for null in nulls if null is not None]
             question, score = np.append(question, of), np.append(score, null_score)
             start, end = np.append(start, none), np.append(end, none)
+            if probability is not None:
+                probability = np.append(probability, [null_probabilities[q] for q in of])
         # In ranks, the null answer after spans of the same score.
         order = np.lexsort((-score, question))
         if top_k is not None:
             question_of = question[order]
             rank = np.arange(len(order)) - np.searchsorted(question_of, question_of)
             order = order[rank < min(top_k, len(order))]
-        return _Best(question[order], start[order], end[order], score[order])
+        if probability is not None:
+            probability = probability[order]
+        return _Best(question[order], start[order], end[order], score[order], probability)
 
 
 def _best(
-    places: Places, score: npt.NDArray[np.float64], characters: Characters, merge: bool
+    places: Places,
+    score: npt.NDArray[np.float64],
+    probability: npt.NDArray[np.float64] | None,
+    characters: Characters,
+    merge: bool,
 ) -> tuple[_Best, set[int]]:
     """The answers that S places stand for, and the questions of those that lost white space.
 
     Args:
         places: the places, those of each question best first.
         score: [S] their scores as users see them.
+        probability: [S] their probabilities, where they are wanted.
         characters: the contexts of all questions.
         merge: see `rank_answers`.
     """
@@ -196,20 +235,26 @@ def _best(
     if merge:
         of = _same_text(characters, distinct)
     elif trimmed:
-        kept, again = _distinct(question, start, end)
-        of = kept[again]
+        those, again = _distinct(question, start, end)
+        of = those[again]
     else:
         of = np.arange(len(question))
     is_answer = (of == np.arange(len(of))) & (start < end)  # else of white space, or of nothing
     nth = np.where(start < end, (np.cumsum(is_answer) - 1)[of], -1)[number]
     if trimmed:
-        nth, score = nth[nth >= 0], score[nth >= 0]
+        kept = nth >= 0
+        nth, score = nth[kept], score[kept]
+        probability = None if probability is None else probability[kept]
+    answers = np.count_nonzero(is_answer)
     best = _Best(
         question[is_answer],
         start[is_answer],
         end[is_answer],
-        np.zeros(np.count_nonzero(is_answer)),
+        np.zeros(answers),
+        None if probability is None else np.zeros(answers),
     )
+    if best.probability is not None and probability is not None:
+        np.fmax.at(best.probability, nth, probability)
     if merge:
         np.add.at(best.score, nth, score)
     else:

@@ -161,6 +161,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("evaluate texts", prediction(end=2.5), "line 1: end must be a whole number"),
     ("evaluate texts", prediction(chunks=True), "line 1: chunks must be a whole number"),
     ("evaluate texts", prediction(null_score=float("inf")), "line 1: null_score must be a number"),
+    ("evaluate texts", prediction(probability=1.5), "line 1: probability must be a number from 0 to 1, or null; got float 1.5"),
+    ("evaluate texts", prediction(probability="1"), "line 1: probability must be a number from 0 to 1"),
     ("evaluate texts", prediction(n_best=["Ada"]), "line 1: n_best must be a list of answers"),
     ("evaluate texts", prediction(n_best=[{"score": 1.0}]), "line 1: answer must be a text; got NoneType"),
     ("evaluate texts", prediction() + b'{"id": "q1"}', "line 2: a prediction has an id and an answer"),

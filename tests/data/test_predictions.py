@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from math import exp
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from qa_fast.data.predictions import parquet_schema, write_jsonl, write_parquet,
 BEST = Answer(score=2.5, start=3, end=6, answer="Ada")
 NULL = Answer(score=-1.25, start=0, end=0, answer="")
 PREDICTIONS = [
-    Prediction("q1", "Ada", 3, 6, 2.5, -1.25, [BEST, NULL], 2),
-    Prediction("q2", "", 0, 0, 4.0, 4.0, [{**NULL, "score": 4.0}, {**BEST, "answer": "Ādа 😀"}], 1),
+    Prediction("q1", "Ada", 3, 6, 2.5, -1.25, [BEST, NULL], 2, 0.1),
+    Prediction(
+        "q2", "", 0, 0, 4.0, 4.0, [{**NULL, "score": 4.0}, {**BEST, "answer": "Ādа 😀"}], 1, 1.0
+    ),
     Prediction("q3", "Ada", 3, 6, 2.5, None, [BEST], 1),
     Prediction("q4", "", 0, 0, None, None, [], 1),
 ]
@@ -35,6 +38,19 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
         write_parquet([prediction], tmp_path / f"part-{i:06d}.parquet")
     assert list(read_predictions(tmp_path)) == PREDICTIONS
     assert pq.read_schema(tmp_path / "part-000000.parquet").equals(parquet_schema())
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.jsonl"])
+def test_files_of_before_there_was_a_probability(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        write_parquet(PREDICTIONS, path)
+        pq.write_table(pq.read_table(path).drop(["probability"]), path)
+    else:
+        older = [{k: v for k, v in asdict(p).items() if k != "probability"} for p in PREDICTIONS]
+        path.write_text("".join(json.dumps(record) + "\n" for record in older))
+    expected = [replace(prediction, probability=None) for prediction in PREDICTIONS]
+    assert list(read_predictions(path)) == expected
 
 
 def test_the_files_of_run_qa(tmp_path: Path) -> None:
@@ -57,6 +73,8 @@ def test_the_files_of_run_qa(tmp_path: Path) -> None:
     first, second = read_predictions(files[1])
     assert (first.n_best, first.score, first.null_score) == ([BEST, NULL], 2.5, -1.25)
     assert (second.answer, second.null_score) == ("", 4.0)
+    # Theirs is a share among the n best.
+    assert (first.probability, second.probability) == (None, None)
 
 
 def test_run_qa_files_without_null_scores_or_with_an_id_twice(tmp_path: Path) -> None:

@@ -55,14 +55,19 @@ def test_answers_are_those_of_the_reference(family: str, scoring: str) -> None:
     model = tiny_model(tokenizer)
     question, context = examples()[4]
     options = replace(OPTIONS, top_k=5, scoring=scoring, align_to_words=False)
-    (answers,) = answers_of(Engine(model, tokenizer), [(question, context)], options)
+    engine = Engine(model, tokenizer)
+    (answers,) = answers_of(engine, [(question, context)], options)
     assert len(make_chunks(tokenizer, [question], [context], max_seq_len=128, doc_stride=32)) > 1
-    expected = oracle.answers(model, tokenizer, question, context, options)
-    order = sorted(expected, key=lambda key: -expected[key])[: len(answers)]
+    expected = oracle.read(model, tokenizer, question, context, options)
+    order = sorted(expected, key=lambda key: -expected[key].score)[: len(answers)]
     text = scoring == "probability"
     mine = [a["answer"].lower() if text else (a["start"], a["end"]) for a in answers]
     assert mine == order
-    assert [a["score"] for a in answers] == pytest.approx([expected[k] for k in order], rel=1e-4)
+    scores, probabilities = zip(*(expected[k] for k in order), strict=True)
+    assert [a["score"] for a in answers] == pytest.approx(scores, rel=1e-4)
+    (sure,) = engine.read([(question, context)], options, probabilities=True)
+    assert sure.answers == answers
+    assert sure.probabilities == pytest.approx(probabilities, rel=1e-4)
 
 
 def test_examples_are_read_a_window_at_a_time() -> None:

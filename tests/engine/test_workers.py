@@ -90,9 +90,9 @@ def test_readings_are_the_same_to_the_bit_and_in_order(family: str) -> None:
     engine = engine_of(family)
     start_workers(engine, 2)
     for options in OPTIONS if family != "bundled" else OPTIONS[:2]:
-        expected = read(engine, options, num_workers=0)
+        expected = read(engine, options, num_workers=0, probabilities=True)
         assert [type(x) is tuple for x in expected[9:16]] == [True] * 7
-        assert read(engine, options, num_workers=2) == expected
+        assert read(engine, options, num_workers=2, probabilities=True) == expected
 
 
 def test_any_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,8 +65,8 @@ def test_tuned_thresholds_are_labelled() -> None:
 
 def test_null_scores_give_no_answer_probabilities() -> None:
     predictions = [
-        Prediction("a", "Ada", 7, 10, 5.0, 1.0, [logit("Ada", 5.0), logit("It", 2.0)], 1),
-        Prediction("b", "Ada", 7, 10, 3.0, 4.0, [logit("Ada", 3.0), logit("It", 2.0)], 1),
+        Prediction("a", "Ada", 7, 10, 5.0, 1.0, [logit("Ada", 5.0), logit("It", 2.0)], 1, 0.25),
+        Prediction("b", "Ada", 7, 10, 3.0, 4.0, [logit("Ada", 3.0), logit("It", 2.0)], 1, 0.75),
     ]
     found = qa_fast.evaluate([row("a"), row("b", [])], predictions, na_prob_thresh=0.5)
     assert found.settings["scoring"] == "logit"
@@ -74,16 +74,67 @@ def test_null_scores_give_no_answer_probabilities() -> None:
     assert found.answers == ["Ada", ""]
     assert found.metrics["exact"] == 100
     assert found.metrics["pr_oracle_ap"] == 100
-    # A softmax over the n best; where the threshold chose, what it chose by.
-    assert found.confidence == [pytest.approx(1 / (1 + 2.718281828**-3)), na_prob(1)]
+    # Where the threshold chose, what it chose by.
+    assert found.confidence == [0.25, na_prob(1)]
     assert found.calibration["no answer"].total.sum() == 2
 
 
-def test_probabilities_are_their_own_confidence() -> None:
-    predictions = [Prediction("1", "Ada", 7, 10, 0.8, 0.1, [logit("Ada", 0.8)], 1)]
-    found = qa_fast.evaluate([row()], predictions)
-    assert (found.settings["scoring"], found.confidence) == ("shared", [0.8])
-    assert found.calibration["answer"].ece == pytest.approx(0.2)
+LACK = "predictions do not say how probable their answer is"
+
+
+@pytest.mark.parametrize(
+    ("scoring", "score", "probability", "confidence"),
+    [
+        ("logit", 7.5, 0.8, 0.8),
+        ("probability", 0.5, 0.8, 0.8),
+        ("shared", 0.5, 0.8, 0.8),
+        (None, 0.5, 0.8, 0.8),
+        # As older versions wrote them: a score of "shared" is one; but nobody may have said so.
+        ("shared", 0.8, None, 0.8),
+        ("shared", 1.0000001, None, 1.0),
+        ("logit", 7.5, None, None),
+        ("probability", 0.8, None, None),
+        (None, 0.8, None, None),
+    ],
+)
+def test_the_confidence_is_the_probability_of_the_answer(
+    scoring: Any, score: float, probability: float | None, confidence: float | None
+) -> None:
+    """And never a share among the n best."""
+    n_best = [logit("Ada", score), logit("It", score / 2)]
+    mine = Prediction("1", "Ada", 7, 10, score, 0.1, n_best, 1, probability)
+    found = qa_fast.evaluate([row()], [mine], scoring=scoring)
+    assert found.confidence == [confidence]
+    known = confidence is not None
+    assert ("answer" in found.calibration) == known
+    if known:
+        assert found.calibration["answer"].ece == pytest.approx(1 - confidence)
+    assert sum(f"1 of 1 {LACK}" in note for note in found.notes) == (not known)
+
+
+def test_answers_without_a_probability_are_counted_once() -> None:
+    predictions = [
+        *(Prediction(str(i), "Ada", score=2.0) for i in range(3)),
+        Prediction("3", "Ada", score=2.0, probability=0.5),
+        Prediction("4", "", null_score=1.0),  # a model that rules out all
+    ]
+    data = [row(str(i)) for i in range(6)]
+    found = qa_fast.evaluate(data, predictions, scoring="logit")
+    assert found.confidence == [None] * 3 + [0.5, None, None]
+    assert found.calibration["answer"].total.sum() == 1
+    (note,) = [note for note in found.notes if LACK in note]
+    assert note == (
+        f"3 of 5 {LACK}, as those of older versions and of other programs do not: they have no "
+        "confidence and no part in its calibration. Answering again with predict, to Parquet or "
+        "JSONL, stores it"
+    )
+    assert not qa_fast.evaluate(data, {str(i): "Ada" for i in range(6)}).notes
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.5, float("nan")])
+def test_a_probability_that_is_none_is_refused(probability: float) -> None:
+    with pytest.raises(ValueError, match=rf"must be from 0 to 1; got .*{probability} of 'q'"):
+        qa_fast.evaluate([row("q")], [Prediction("q", "Ada", probability=probability)])
 
 
 def test_intervals_are_those_of_the_questions_they_are_about() -> None:

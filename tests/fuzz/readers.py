@@ -83,7 +83,14 @@ SPELLED = {
     "answers": "{'text': ['Ada'], 'answer_start': [0]}",
 }
 ANSWER = {"score": 1.5, "start": 0, "end": 3, "answer": "Ada"}
-PREDICTION = {"id": "q1", **ANSWER, "null_score": -1.0, "n_best": [ANSWER] * 2, "chunks": 1}
+PREDICTION = {
+    "id": "q1",
+    **ANSWER,
+    "null_score": -1.0,
+    "n_best": [ANSWER] * 2,
+    "chunks": 1,
+    "probability": 0.5,
+}
 N_BEST = {"q1": [{"text": "Ada", "probability": 0.5, "start_logit": 1.0, "end_logit": 2.0}] * 2}
 SCORED = {
     "id": "q1",

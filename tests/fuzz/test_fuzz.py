@@ -34,7 +34,7 @@ def engine_of(family: str) -> Engine:
 def read(engine: Engine, pairs: Any, options: Options, **how: Any) -> list[Any]:
     return [
         (type(x), str(x), x.item) if isinstance(x, ExampleError) else x
-        for x in engine.read(pairs, options, errors="return", **how)
+        for x in engine.read(pairs, options, errors="return", probabilities=True, **how)
     ]
 
 
@@ -80,17 +80,18 @@ def check_reading(family: str, pair: tuple[str, str], options: Options, reading:
     assert scores == sorted(scores, reverse=True)
     assert len(scores) <= options.top_k
     merge = options.scoring == "probability"
-    wanted = oracle.answers(Hashing(), tokenizer_of(family), question, context, options)
-    best = sorted(wanted.values(), reverse=True)[: options.top_k]
+    wanted = oracle.read(Hashing(), tokenizer_of(family), question, context, options)
+    best = sorted((found.score for found in wanted.values()), reverse=True)[: options.top_k]
     assert scores == pytest.approx(best, rel=1e-5, abs=1e-5)
     keys = set()
-    for answer in reading.answers:
+    for answer, probability in zip(reading.answers, reading.probabilities, strict=True):
         start, end, text = answer["start"], answer["end"], answer["answer"]
         assert 0 <= start <= end <= len(context)
         assert context[start:end] == text == text.strip()
         key = text.lower() if merge else (start, end)
         # No other answer is empty than the null answer.
-        assert answer["score"] == pytest.approx(wanted[key if text else None], rel=1e-5, abs=1e-5)
+        expected = wanted[key if text else None]
+        assert (answer["score"], probability) == pytest.approx(expected, rel=1e-5, abs=1e-5)
         keys.add(key)
     assert len(keys) == len(reading.answers)
 
@@ -107,7 +108,7 @@ def test_any_text_is_answered_like_the_oracle_or_refused(
     options = make_options(drawn)
     if options is None:
         return
-    results = list(engine_of(family).read(pairs, options, errors="return"))
+    results = list(engine_of(family).read(pairs, options, errors="return", probabilities=True))
     assert len(results) == len(pairs)
     for i, (pair, result) in enumerate(zip(pairs, results, strict=True)):
         if isinstance(result, ExampleError):

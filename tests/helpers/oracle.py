@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +13,28 @@ from qa_fast.decoding import reference
 from qa_fast.engine import Options
 from qa_fast.engine.candidates import DEEPEST, candidate_count
 from qa_fast.texts.chunker import make_chunks
+from qa_fast.texts.chunks import Chunks
+
+
+class Found(NamedTuple):
+    """An answer's score, and its probability among all spans of the question."""
+
+    score: float
+    probability: float
 
 
 def answers(
     model: Any, tokenizer: Any, question: str, context: str, options: Options
 ) -> dict[Any, float]:
-    """The score of every answer that `Engine.read` may give; more than it gives.
+    """The scores of what `read` finds."""
+    found = read(model, tokenizer, question, context, options)
+    return {key: answer.score for key, answer in found.items()}
+
+
+def read(
+    model: Any, tokenizer: Any, question: str, context: str, options: Options
+) -> dict[Any, Found]:
+    """Every answer that `Engine.read` may give; more than it gives.
 
     Keyed by the text in lower case under "probability", else by the (start, end) of its characters.
     The null answer's key is None.
@@ -45,6 +62,7 @@ def answers(
             output = model(**inputs)
         starts.append(np.asarray(output["start_logits"][0]))
         ends.append(np.asarray(output["end_logits"][0]))
+    probability = probabilities(starts, ends, chunks)
     (encoding,) = chunks.encodings
     words, of_token = encoding.word_ids, characters(encoding, context)
     merge = options.scoring == "probability"
@@ -61,7 +79,7 @@ def answers(
             context_offset=None if merge else chunks.context_offset.tolist(),
             null_position=chunks.null_position.tolist(),
         )
-        found: dict[Any, float] = {}
+        found: dict[Any, Found] = {}
         with_space = set()  # the keys as they would be
         for chunk, start, end, score in zip(
             spans.chunk.ravel(),
@@ -85,10 +103,11 @@ def answers(
                 continue
             key = context[slice(*place)].lower() if merge else place
             value = float(score if options.scoring == "logit" else np.exp(score))
-            if merge:
-                found[key] = found.get(key, 0.0) + value
-            else:
-                found[key] = max(found.get(key, -np.inf), value)
+            known = found.get(key, Found(0.0 if merge else -np.inf, 0.0))
+            found[key] = Found(
+                known.score + value if merge else max(known.score, value),
+                max(known.probability, probability(chunk, start, end)),
+            )
         # White space makes several spans one, or none: more are looked at where answers are missing.
         lost = len(found) < min(options.top_k, len(with_space))
         if not lost or (spans.chunk[:, -1] < 0).all() or count >= DEEPEST * usual:
@@ -96,8 +115,33 @@ def answers(
         count *= 4
     null = spans.null_score.min()
     if options.handle_impossible_answer and null > -np.inf:
-        found[None] = float(null if options.scoring == "logit" else np.exp(null))
+        cls = enumerate(chunks.null_position.tolist())
+        found[None] = Found(
+            float(null if options.scoring == "logit" else np.exp(null)),
+            min(probability(chunk, place, place) for chunk, place in cls if place >= 0),
+        )
     return found
+
+
+def probabilities(starts: list[Any], ends: list[Any], chunks: Chunks) -> Callable[..., float]:
+    """A function of a span's chunk, start and end: its two softmaxes over all chunks, in float64."""
+    supports = []
+    for (low, high), null in zip(
+        chunks.context.tolist(), chunks.null_position.tolist(), strict=True
+    ):
+        supports.append([*range(low, high), *([null] if null >= 0 else [])])
+    totals = [
+        np.logaddexp.reduce(
+            np.concatenate([row[at] for row, at in zip(rows, supports, strict=True)]).astype(float)
+        )
+        for rows in (starts, ends)
+    ]
+
+    def probability(chunk: int, start: int, end: int) -> float:
+        logits = float(starts[chunk][start]), float(ends[chunk][end])
+        return float(np.exp(logits[0] - totals[0]) * np.exp(logits[1] - totals[1]))
+
+    return probability
 
 
 def characters(encoding: Any, context: str) -> list[tuple[int, int]]:

@@ -24,7 +24,7 @@ ROWS = [
     }
     for i in range(6)
 ]
-PREDICTIONS = [Prediction(row["id"], "Ada", 0, 3, 2.0, -1.0) for row in ROWS]
+PREDICTIONS = [Prediction(row["id"], "Ada", 0, 3, 2.0, -1.0, probability=0.5) for row in ROWS]
 OUTPUTS = ["answers", "a.parquet", "a.jsonl", "predictions.json"]
 
 

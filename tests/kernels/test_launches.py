@@ -93,6 +93,7 @@ def pairs(count: int) -> list[tuple[str, str]]:
         {"scoring": "logit", "max_answer_len": None},
         {"scoring": "logit", "spans_per_chunk": 20},
         {"max_seq_len": 200, "doc_stride": 20},
+        {"probabilities": True},
     ],
     ids=str,
 )
@@ -102,6 +103,8 @@ def test_a_long_run_compiles_few_kernels(
     from ..helpers.launches import gpus
 
     count = 200
+    probabilities = options.get("probabilities", False)
+    options = {name: value for name, value in options.items() if name != "probabilities"}
     monkeypatch.setattr("qa_fast.engine.engine.WINDOW_QUESTIONS", 3)
     engine = Engine(tokens_as_logits, tokenizer_of("wordpiece"))
     calls = []
@@ -114,13 +117,15 @@ def test_a_long_run_compiles_few_kernels(
             return spans.decode_spans(start, end, *rest, **named)
 
         monkeypatch.setattr(windows, "decode_spans", decode_on_gpu)
-        readings = list(engine.read(pairs(3 * count), Options(**options)))
+        asked = Options(**options)
+        readings = list(engine.read(pairs(3 * count), asked, probabilities=probabilities))
     assert len(readings) == 3 * count
     assert len(calls) >= count
     assert len(set(calls)) > 10
     assert len(found.launches) >= count
     assert found.waits == []
-    assert len(found.compiled) <= 4, found.compiled
+    # Probabilities take two searches more here, each for one span.
+    assert len(found.compiled) <= (8 if probabilities else 4), found.compiled
 
 
 TEN_OF_TOP_K = [1, 2, 3, 7, 12, 20, 32, 33, 100, 128]
@@ -423,8 +428,9 @@ def test_after_warmup_calls_compile_nothing(
     [{}, {"scoring": "logit", "top_k": 3}, {"scoring": "shared", "max_seq_len": 1000}],
     ids=str,
 )
+@pytest.mark.parametrize("probabilities", [False, True])
 def test_an_engine_compiles_ahead_of_its_first_answer(
-    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    probabilities: bool, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ..helpers.launches import gpus
 
@@ -448,9 +454,12 @@ def test_an_engine_compiles_ahead_of_its_first_answer(
         monkeypatch.setattr(windows, "decode_spans", decode_on_gpu)
         monkeypatch.setattr(Engine, "device", torch.device("cuda", 0))
         for given in (pairs(20), [("Who?", "Ada.")]):
-            list(engine.read(given, Options(**options)))
+            list(engine.read(given, Options(**options), probabilities=probabilities))
     kernels = len(found.compiled)
-    assert order == [("warmup", kernels), ("decode", kernels), ("decode", kernels)]
+    # What makes probabilities is searched for by itself, but under "shared".
+    searches = {"shared": 1, "logit": 2}.get(options.get("scoring", ""), 3) if probabilities else 1
+    assert [what for what, _ in order] == ["warmup"] * searches + ["decode"] * 2 * searches
+    assert {compiled for _, compiled in order[searches - 1 :]} == {kernels}
 
 
 def test_an_engine_on_a_cpu_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

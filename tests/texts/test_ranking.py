@@ -45,6 +45,7 @@ def one_by_one(
     chunks: Chunks, contexts: list[str], spans: TokenSpans, asked: dict[str, Any]
 ) -> list[Reading]:
     scoring, top_k = asked["scoring"], asked["top_k"]
+    added, null_probabilities = shared_by_hand(chunks, spans, asked)
     found: list[dict[object, list[Any]]] = [{} for _ in contexts]
     nulls = [inf] * len(contexts)
     for row, null in enumerate(spans.null_score.tolist()):
@@ -74,25 +75,55 @@ def one_by_one(
                 continue
             key = text.lower() if scoring == "probability" else (i, j)
             p = score if scoring == "logit" else float(np.exp(np.float64(score)))
+            sure = None if added is None else min(float(np.exp(score + added[row])), 1.0)
             if key not in found[question]:
-                found[question][key] = [p, i, j]
-            elif scoring == "probability":
+                found[question][key] = [p, i, j, sure]
+                continue
+            if sure is not None:
+                found[question][key][3] = max(sure, found[question][key][3])
+            if scoring == "probability":
                 found[question][key][0] += p
             else:
                 found[question][key][0] = max(p, found[question][key][0])
     expected = []
     counts = np.bincount(chunks.question_id).tolist()
-    for context, mine, null, count in zip(contexts, found, nulls, counts, strict=True):
+    for context, mine, null, count, null_probability in zip(
+        contexts, found, nulls, counts, null_probabilities, strict=True
+    ):
         null_score = None if null == -inf else null if scoring == "logit" else exp(null)
         ranked = list(mine.values())
         if asked["handle_impossible_answer"] and null_score is not None:
-            ranked.append([null_score, 0, 0])
+            ranked.append([null_score, 0, 0, null_probability])
         ranked.sort(key=lambda answer: -answer[0])
         answers = [
-            {"score": p, "start": i, "end": j, "answer": context[i:j]} for p, i, j in ranked[:top_k]
+            {"score": p, "start": i, "end": j, "answer": context[i:j]}
+            for p, i, j, _ in ranked[:top_k]
         ]
-        expected.append(Reading(answers, null_score, count))
+        sure = None if added is None else [answer[3] for answer in ranked[:top_k]]
+        null_probability = None if null_score is None else null_probability
+        expected.append(Reading(answers, null_score, count, sure, null_probability))
     return expected
+
+
+def shared_by_hand(
+    chunks: Chunks, spans: TokenSpans, asked: dict[str, Any]
+) -> tuple[list[float] | None, list[float | None]]:
+    """What makes shared scores of those of each row; the probability of each question's null answer."""
+    best = asked["best"]
+    if best is None:
+        return None, [None] * chunks.questions
+    if not best:
+        return [0.0] * len(spans.score), [exp(null) for null in spans.null_score.tolist()]
+    score, null, sums = best[0].tolist(), best[1].tolist(), (best[2:] or [spans.score])[0].tolist()
+    rows = range(len(spans.score))
+    of = [int(chunks.question_id[row]) if asked["per_chunk"] else row for row in rows]
+    shift = []
+    for row in rows:
+        first = spans.score[row, 0].item()
+        largest = max(sums[other][0] for other in rows if of[other] == of[row])
+        known = first > -inf
+        shift.append(sums[row][0] - first + (score[of[row]][0] - largest) if known else 0.0)
+    return shift, [exp(x) for x in null]
 
 
 def spans_in(draw: Any, chunks: Chunks, rows: int, per_chunk: bool) -> TokenSpans:
@@ -121,6 +152,21 @@ def spans_in(draw: Any, chunks: Chunks, rows: int, per_chunk: bool) -> TokenSpan
     return spans
 
 
+@st.composite
+def best_of(draw: Any, spans: TokenSpans, questions: int, scoring: str) -> list[Any]:
+    """What the searches for one span could have found beside ``spans``; one above 0 by rounding."""
+    if scoring == "shared":
+        return []
+    numbers = st.sampled_from([1e-6, -0.25, -1, -2.5])
+    found = [np.array(draw(st.lists(numbers, min_size=n, max_size=n)), np.float32) for n in (
+        questions, questions, len(spans.score)
+    )]  # fmt: skip
+    score, null, sums = found
+    sums[spans.chunk[:, 0] < 0] = -np.inf
+    of_rows = [sums[:, None]] if scoring == "probability" else []
+    return [score[:, None], np.minimum(null, 0), *of_rows]
+
+
 @pytest.mark.parametrize("family", ["bundled", "byte_bpe", "unigram", "untrimmed"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
@@ -141,6 +187,7 @@ def test_answers_are_those_of_one_span_after_the_other(family: str, data: st.Dat
     }
     rows = len(chunks) if per_chunk else len(contexts)
     spans = spans_in(data.draw, chunks, rows, per_chunk)
+    asked["best"] = data.draw(st.none() | best_of(spans, len(contexts), scoring))
     with mock.patch.object(readings, "FEW", data.draw(st.sampled_from([0, readings.FEW]))):
         found = rank_answers(chunks, contexts, spans, **asked)
     assert found.readings(contexts) == one_by_one(chunks, contexts, spans, asked)

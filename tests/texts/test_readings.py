@@ -155,7 +155,7 @@ def test_the_null_score_is_the_least_of_the_chunks() -> None:
     reading = readings_of(chunks, context, spans_of(nothing, nulls), top_k=3, **arguments)
     score = pytest.approx(exp(-5.0))
     assert reading.answers == [{"score": score, "start": 0, "end": 0, "answer": ""}]
-    assert reading[1:] == (score, len(chunks))
+    assert (reading.null_score, reading.chunks) == (score, len(chunks))
 
 
 def test_fewer_candidates_than_asked_for_are_not_filled_up() -> None:
