@@ -3,7 +3,9 @@
 - `evaluate`: `evaluate` and what it finds
 - `matching`: gold answers, predictions and no-answer probabilities side by side
 - `normalizers`: the form in which answers are compared
-- `metrics`: exact match and F1 of SQuAD 1.1, 2.0 and MLQA
+- `metrics`: exact match and F1 of SQuAD 1.1 and 2.0, and what other suites' are made of
+- ``suites``: each evaluation suite by its official definition
+- `figures`: totals as people read them, with their intervals
 - `thresholds`: no-answer thresholds, precision and recall
 - `breakdown`: scores by kind of question
 - `statistics`: bootstrap, McNemar's test, calibration

@@ -12,7 +12,8 @@ from qa_fast.files.json_text import read_json
 from qa_fast.files.parquet import open_parquet, read_records
 from qa_fast.files.wording import shown
 
-from .evaluate import CONFIDENCE_LEVEL, Evaluation
+from .evaluate import Evaluation
+from .figures import CONFIDENCE_LEVEL
 from .statistics import Interval, mcnemar, mean_interval
 
 
