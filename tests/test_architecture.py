@@ -39,6 +39,8 @@ ALLOWED = {
     "__init__": "data* decoding* dropin* evaluation* pages* runs*",
 }
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+# The rooms, and the folders inside of them.
+FOLDERS = sorted(path.parent for path in PACKAGE.glob("*/**/__init__.py"))
 # Importing these loads no PyTorch.
 LIGHT = ["files", "data", "texts", "evaluation", "pages", "cli", "runs.merging"]
 MOST_FILES, MOST_LINES, MOST_CODE = 15, 450, 60
@@ -144,7 +146,8 @@ def test_light_rooms_load_no_torch(name: str) -> None:
     room = PACKAGE.joinpath(*name.split("."))
     names = [name]
     if room.is_dir():
-        names += [f"{name}.{path.stem}" for path in room.glob("*.py") if path.stem != "__init__"]
+        files = [path.relative_to(PACKAGE).with_suffix("").parts for path in room.rglob("*.py")]
+        names += [".".join(parts) for parts in files if parts[-1] != "__init__"]
     imported = "; ".join(f"import qa_fast.{module}" for module in sorted(names))
     assert run_python(f"import sys; {imported}; print('torch' in sys.modules)") == "False"
 
@@ -152,8 +155,8 @@ def test_light_rooms_load_no_torch(name: str) -> None:
 def test_every_room_is_installed_tested_and_in_the_table_of_rooms() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     packages = ast.literal_eval(project.partition("\npackages = ")[2].partition("]")[0] + "]")
-    names = ["qa_fast", *(f"qa_fast.{room}" for room in sorted([*ROOMS, "kernels"]))]
-    assert packages == names
+    names = [".".join(["qa_fast", *folder.relative_to(PACKAGE).parts]) for folder in FOLDERS]
+    assert packages == sorted(["qa_fast", "qa_fast.kernels", *names])
     assert set(ROOMS) | {"kernels", "ray", "patch", "__main__", "__init__"} == set(ALLOWED)
     table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for room in ROOMS:
@@ -162,14 +165,15 @@ def test_every_room_is_installed_tested_and_in_the_table_of_rooms() -> None:
         assert f"| `{room}/` | {first} |" in table, room
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_has_a_map_of_its_files(room: str) -> None:
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_room_has_a_map_of_its_files(folder: Path) -> None:
     """The docstring of its ``__init__.py`` names every file, and nothing that is not there."""
-    text = importlib.import_module(f"qa_fast.{room}").__doc__ or ""
+    name = ".".join(["qa_fast", *folder.relative_to(PACKAGE).parts])
+    text = importlib.import_module(name).__doc__ or ""
     listed = re.findall(r"^- `+([\w-]+)`+:", text, re.MULTILINE)
     there = {
         path.stem
-        for path in (PACKAGE / room).iterdir()
+        for path in folder.iterdir()
         if not path.name.startswith("_") and path.suffix != ".c"
     }
     assert sorted(listed) == sorted(there)

@@ -1,4 +1,4 @@
-"""``qa-fast evaluate``: score predictions as the official SQuAD scripts do, and say more about them."""
+"""``qa-fast evaluate``: score predictions as official scripts do, and say more about them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -32,15 +33,14 @@ EPILOG = """\
 
 [cyan]qa-fast evaluate dev.json --model deepset/roberta-base-squad2 --no-answer[/]
 
-[cyan]qa-fast evaluate mlqa-de.json predictions.json --normalizer mlqa --language de[/]
+[cyan]qa-fast evaluate mlqa-de.json predictions.json --suite mlqa --language de[/]
+
+[cyan]qa-fast evaluate KorQuAD_v1.0_dev.json predictions.json --suite korquad1[/]
+
+[cyan]qa-fast evaluate CUADv1.json nbest_predictions_.json --suite cuad[/]
+
+[cyan]qa-fast evaluate dev.json predictions.json --normalizer my_rules:normalize[/]
 """
-
-
-class NormalizerName(str, Enum):
-    """The values of --normalizer."""
-
-    squad = "squad"
-    mlqa = "mlqa"
 
 
 class RulesName(str, Enum):
@@ -101,6 +101,16 @@ def evaluate(
             help="Write an HTML report: figures, curves, and a browser of the examples.",
         ),
     ] = None,
+    out_image_dir: Annotated[
+        Path | None,
+        options.outputs(
+            "--out-image-dir",
+            "-p",
+            metavar="FOLDER",
+            help="Draw precision-recall curves and no-answer probabilities there, as the official "
+            "script does, and add the average precisions to the totals.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         options.as_json(
@@ -130,8 +140,7 @@ def evaluate(
             "--na-prob-file",
             "-n",
             metavar="FILE",
-            help="JSON from ids to no-answer probabilities: adds the best thresholds and the "
-            "precision-recall curves.",
+            help="JSON from ids to no-answer probabilities: adds the best thresholds.",
             show_default="from the null scores, where the predictions have them",
         ),
     ] = None,
@@ -144,35 +153,53 @@ def evaluate(
             help="Take the empty answer where the no-answer probability is above this.",
         ),
     ] = 1.0,
-    rules: Annotated[
-        RulesName | None,
+    suite: Annotated[
+        str | None,
         options.scores(
-            help="Whose definitions and keys: SQuAD 1.1's or 2.0's.",
-            show_default="2.0; with --normalizer mlqa 1.1, as in MLQA's script",
+            metavar="NAME",
+            help="Whose definitions and keys: squad1, squad2, xquad, mlqa (with --language), mrqa, "
+            "tydiqa (by the ids' languages), arcd, korquad1, korquad2, cmrc2018, drcd, persianqa "
+            "(method two), persianqa-squad2 (method one), cuad (of n-best lists).",
+            show_default="squad2; with --normalizer mlqa, mlqa",
         ),
     ] = None,
+    rules: Annotated[
+        RulesName | None, options.scores(help="1.1 is --suite squad1, 2.0 is --suite squad2.")
+    ] = None,
     normalizer: Annotated[
-        NormalizerName,
+        str | None,
         options.scores(
-            help="How answers are compared. squad: the English rules, also the convention of XQuAD. "
-            "mlqa: by --language."
+            metavar="NAME",
+            help="How answers are compared, if not as the suite does. squad: the English rules. mlqa: "
+            "by --language. MODULE:FUNCTION: your own function from text to text; modules of the "
+            "current folder are found, too.",
+            show_default="the suite's",
         ),
-    ] = NormalizerName.squad,
+    ] = None,
     language: Annotated[
         str | None,
         options.scores(
             metavar="CODE",
-            help="With --normalizer mlqa, the language of the answers: en, es, hi, vi, de, ar, zh.",
+            help="For MLQA's rules, the language of the answers: en, es, hi, vi, de, ar, zh.",
         ),
     ] = None,
+    skip_no_answer: Annotated[
+        bool,
+        options.scores(
+            "--skip-no-answer",
+            help="With --suite mrqa, as of its script: leave out the questions without a prediction.",
+        ),
+    ] = False,
     seed: options.Seed = 0,
 ) -> None:
-    """Score predictions as the official SQuAD scripts do: exact match and F1.
+    """Score predictions as the official script of their suite does: exact match and F1.
 
     Prints the totals as JSON with the official script's keys; on a terminal, tables with more.
     """
     _check_who_answers(predictions, model, (device, no_answer, allow_pickle, trust_remote_code))
-    files = _Files(totals=out_file, results=results, report=report)
+    files = _Files(totals=out_file, results=results, report=report, images=out_image_dir)
+    if normalizer and ":" in normalizer:
+        sys.path.insert(0, str(Path.cwd()))
     from qa_fast.data.examples import Columns
     from qa_fast.evaluation.evaluate import evaluate as run_evaluate
 
@@ -184,9 +211,11 @@ def evaluate(
             predictions,
             na_prob=na_prob_file,
             na_prob_thresh=na_prob_thresh,
-            normalizer=normalizer.value,
-            language=language,
+            suite=suite,
             rules=rules.value if rules else None,
+            normalizer=normalizer,
+            language=language,
+            skip_no_answer=skip_no_answer,
             columns=Columns(id_column, question_column, context_column, answers_column),
             split=split,
             subset=subset,
@@ -200,15 +229,20 @@ def evaluate(
                 trust_remote_code=trust_remote_code,
             ),
         )
+        if out_image_dir is not None:
+            found = _with_average_precisions(found)
         files.write(found, Path(data), predictions.name if predictions else model)
     except (ValueError, OSError, ImportError) as error:
         raise input_error(error, evaluate) from error
     for note in found.notes:
         say(f"note: {note}")
-    if as_json or (out_file is None and not sys.stdout.isatty()):
+    rules_of = f"rules of {found.settings['title']} ({found.settings['source']})"
+    if sys.stdout.isatty() and not as_json:
+        _print(found, rules_of)
+        return
+    if as_json or out_file is None:
         typer.echo(json.dumps(found.metrics, indent=2))
-    elif sys.stdout.isatty():
-        _print(found)
+    say(rules_of)
 
 
 # --- what is scored -----------------------------------------------------------------------------
@@ -234,7 +268,20 @@ def _answering(model: str | None, no_answer: bool, **loading: Any) -> dict[str, 
 
     with quiet():
         qa = pipeline(BUNDLED_MODEL if model == BUNDLED else model, **loading)
-    return {"model": qa, "handle_impossible_answer": no_answer, "progress": sys.stderr.isatty()}
+    # Unless it was given, the suite may have it.
+    allowed = {"handle_impossible_answer": True} if no_answer else {}
+    return {"model": qa, "progress": sys.stderr.isatty(), **allowed}
+
+
+def _with_average_precisions(found: Evaluation) -> Evaluation:
+    """The evaluation with the figures that SQuAD 2.0's script has only where it draws them."""
+    from qa_fast.evaluation.thresholds import average_precisions
+
+    if all(p is None for p in found.na_prob):
+        raise InputError(
+            "--out-image-dir draws no-answer probabilities, and there are none: give them with -n"
+        )
+    return replace(found, metrics={**found.metrics, **average_precisions(found.precision_recall)})
 
 
 # --- what is written ----------------------------------------------------------------------------
@@ -246,9 +293,12 @@ class _Files(NamedTuple):
     totals: Path | None
     results: Path | None
     report: Path | None
+    images: Path | None
 
     def check(self) -> None:
-        """Raises an `InputError` where a file could not be written; the folder of results is made."""
+        """Raises an `InputError` where a file could not be written; the folder of images is made."""
+        if self.images is not None:
+            self.images.mkdir(parents=True, exist_ok=True)
         for file in filter(None, (self.report, self.totals)):
             folder = file.resolve().parent
             if not _is_writable(folder):
@@ -270,6 +320,10 @@ class _Files(NamedTuple):
             title = f"{answerer} on {data.name}"
             write_report(found, self.report, title=title, command_line=sys.argv)
             say(f"written: {self.report}")
+        if self.images is not None:
+            from qa_fast.pages.images import write_images
+
+            say(f"written: {', '.join(map(str, write_images(found, self.images)))}")
         if self.totals is not None:
             from qa_fast.files.writing import write_file
 
@@ -284,18 +338,18 @@ def _is_writable(folder: Path) -> bool:
 # --- what is printed ----------------------------------------------------------------------------
 
 
-def _print(found: Evaluation) -> None:
-    """A table of the totals and one for each breakdown."""
+def _print(found: Evaluation, rules_of: str) -> None:
+    """Whose rules these are, a table of the totals, and one for each breakdown."""
     from rich.console import Console
     from rich.table import Table
 
     from qa_fast.evaluation.breakdown import FEATURES
+    from qa_fast.evaluation.figures import percentages
 
     console = Console(highlight=False)
+    console.print(rules_of, soft_wrap=True)
     table = Table("", "%", "95% interval", "questions", box=None, pad_edge=False)
-    for name, value in found.metrics.items():
-        if name.endswith(("total", "thresh")):
-            continue
+    for name, value in percentages(found.metrics).items():
         interval, count = found.intervals.get(name), found.metrics.get(_total_of(name), "")
         note = f"{interval.low:.2f} to {interval.high:.2f}" if interval else ""
         if name.startswith("best_"):

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import exp, inf, log
-from typing import TYPE_CHECKING, TypedDict
+from math import exp, inf, isfinite, log
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from qa_fast.decoding.search import Scoring
@@ -43,6 +43,12 @@ class PartialAnswer(TypedDict):
     answer: str
 
 
+class RatedAnswer(PartialAnswer, total=False):
+    """One answer of an n-best list in a file, which says how probable it is beside its score."""
+
+    probability: float
+
+
 @dataclass(slots=True)
 class Prediction:
     """What was answered to one question.
@@ -57,7 +63,7 @@ class Prediction:
         null_score: of the null answer, whether it was allowed or not; None where the model has no null
             position or a file does not say.
         n_best: the best answers, best first, in a run with ``--no-answer`` the null answer among them;
-            partial ones where a file does not say all.
+            partial ones where a file does not say all, with a ``probability`` where it says that.
         chunks: how many chunks the context made; None where a file does not say.
         probability: of the answer, among all spans of the question: what its score is under
             ``scoring="shared"``, one softmax of the start logits and one of the end logits over all
@@ -73,7 +79,7 @@ class Prediction:
     end: int | None = None
     score: float | None = None
     null_score: float | None = None
-    n_best: list[Answer] | list[PartialAnswer] = field(default_factory=list)
+    n_best: list[Answer] | list[PartialAnswer] | list[RatedAnswer] = field(default_factory=list)
     chunks: int | None = None
     probability: float | None = None
 
@@ -83,6 +89,23 @@ def n_best_scores(prediction: Prediction) -> list[float] | None:
     scores = [answer["score"] for answer in prediction.n_best]
     known = [score for score in scores if score is not None]
     return known if len(known) == len(scores) else None
+
+
+def n_best_probabilities(prediction: Prediction, scoring: Scoring) -> list[float | None]:
+    """How probable each answer of the n-best list is; None where that is not known.
+
+    Where a file says, that; else, under "logit", the softmax over the list, and the scores under the
+    other scorings, where they are probabilities.
+    """
+    said: list[Any] = [answer.get("probability") for answer in prediction.n_best]
+    if None not in said:
+        return said
+    if scoring != "logit":
+        return [answer["score"] for answer in prediction.n_best]
+    known = n_best_scores(prediction)
+    if known is None or not isfinite(max(known, default=0.0)):
+        return [None] * len(said)
+    return [*softmax(known, over=known)]
 
 
 def softmax(scores: Sequence[float], over: Sequence[float]) -> list[float]:

@@ -8,7 +8,7 @@ them ``na_prob.json``, which the SQuAD 2.0 script takes as the probability of no
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from math import inf, isnan
 from pathlib import Path
@@ -23,10 +23,10 @@ from .answers import (
     LARGEST_ODDS,
     PartialAnswer,
     Prediction,
-    n_best_scores,
+    RatedAnswer,
+    n_best_probabilities,
     na_prob,
     null_odds,
-    softmax,
 )
 from .examples import MOST_CHARACTERS
 
@@ -159,20 +159,33 @@ def _read_official(text: bytes, path: Path) -> Iterator[Prediction]:
         raise ValueError(
             f"{path}: must be an object from ids to texts; got a {type(found).__name__}"
         )
+    yield from official_predictions(found, str(path))
+
+
+def official_predictions(found: Mapping[Any, Any], place: str) -> Iterator[Prediction]:
+    """The predictions of an object from ids to texts, or to lists of answers.
+
+    Args:
+        found: what ``predictions.json`` or ``nbest_predictions.json`` hold.
+        place: where it stands, for errors.
+
+    Raises:
+        ValueError: a value that is neither.
+    """
     for id_, value in found.items():
         if isinstance(value, str):
-            yield Prediction(id_, value)
+            yield Prediction(str(id_), value)
         elif isinstance(value, list) and all(isinstance(x, Mapping) and "text" in x for x in value):
-            yield _from_n_best(id_, value, f"{path}: id {id_!r}")
+            yield _from_n_best(str(id_), value, f"{place}: id {id_!r}")
         else:
             raise ValueError(
-                f"{path}: the value of id {id_!r} must be a text or a list of answers with a text; "
+                f"{place}: the value of id {id_!r} must be a text or a list of answers with a text; "
                 f"got {shown(value)}"
             )
 
 
 def _from_n_best(id_: str, entries: list[Mapping[str, Any]], place: str) -> Prediction:
-    n_best: list[PartialAnswer] = []
+    n_best: list[RatedAnswer] = []
     for entry in entries:
         start, end = (
             _checked_score(entry.get(f"{x}_logit"), f"{x}_logit", place) for x in ("start", "end")
@@ -180,10 +193,22 @@ def _from_n_best(id_: str, entries: list[Mapping[str, Any]], place: str) -> Pred
         score = entry.get("score")
         if score is None:
             score = entry.get("probability") if start is None or end is None else start + end
-        n_best.append(_checked_answer({**entry, "score": score, "answer": entry["text"]}, place))
+        answer = _checked_answer({**entry, "score": score, "answer": entry["text"]}, place)
+        probability = _checked_score(entry.get("probability"), "probability", place)
+        rated: RatedAnswer = {**answer}  # type: ignore[typeddict-item] # it may be left out
+        if probability is not None:
+            rated["probability"] = probability
+        n_best.append(rated)
     best = n_best[0] if n_best else PartialAnswer(score=None, start=None, end=None, answer="")
-    null_score = next((answer["score"] for answer in n_best if not answer["answer"]), None)
-    return Prediction(id=id_, **best, null_score=null_score, n_best=n_best)
+    return Prediction(
+        id=id_,
+        answer=best["answer"],
+        start=best["start"],
+        end=best["end"],
+        score=best["score"],
+        null_score=next((answer["score"] for answer in n_best if not answer["answer"]), None),
+        n_best=n_best,
+    )
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -303,11 +328,6 @@ def _n_best_entries(prediction: Prediction, scoring: Scoring) -> list[dict[str, 
     A run keeps scores and places, not the two logits of each span, so these entries have other keys
     than those of run_qa.py, which `postprocess_qa_predictions` writes.
     """
-    probabilities: Sequence[float | None] = [answer["score"] for answer in prediction.n_best]
-    if scoring == "logit":
-        known = n_best_scores(prediction)
-        unknown = [None] * len(probabilities)
-        probabilities = unknown if known is None else softmax(known, over=known)
     return [
         {
             "text": answer["answer"],
@@ -316,7 +336,9 @@ def _n_best_entries(prediction: Prediction, scoring: Scoring) -> list[dict[str, 
             "start": answer["start"],
             "end": answer["end"],
         }
-        for answer, probability in zip(prediction.n_best, probabilities, strict=True)
+        for answer, probability in zip(
+            prediction.n_best, n_best_probabilities(prediction, scoring), strict=True
+        )
     ]
 
 

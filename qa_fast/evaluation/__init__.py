@@ -6,7 +6,9 @@
 - `kept`: records out of memory
 - `remarks`: what data say about themselves
 - `normalizers`: the form in which answers are compared
-- `metrics`: exact match and F1 of SQuAD 1.1, 2.0 and MLQA
+- `metrics`: exact match and F1 of SQuAD 1.1 and 2.0, and what other suites' are made of
+- ``suites``: each evaluation suite by its official definition
+- `figures`: totals as people read them, with their intervals
 - `thresholds`: no-answer thresholds, precision and recall
 - `breakdown`: scores by kind of question
 - `statistics`: bootstrap, McNemar's test, calibration

@@ -51,7 +51,7 @@ def break_down(
     predictions: Sequence[Prediction | None],
     answers: Sequence[str],
     scores: Scores,
-    normalize: Callable[[str], str],
+    tokens: Callable[[str], Sequence[str]],
 ) -> dict[str, list[Group]]:
     """Scores of Q questions by each of several features; a feature that is not known is left out.
 
@@ -60,7 +60,7 @@ def break_down(
         predictions: Q predictions, or None.
         answers: Q answers that were scored.
         scores: theirs.
-        normalize: how answers are compared; it tells how many tokens an answer has.
+        tokens: what F1 counts of an answer; it tells how long one is.
 
     Returns:
         By the feature, its groups that have questions, in their natural order.
@@ -68,7 +68,7 @@ def break_down(
     words = [question_word(example.question) for example in examples]
     features: dict[str, tuple[list[str], Sequence[str]]] = {
         "answer_length": _in_ranges(
-            [_answer_length(example, normalize) for example in examples], (1, 2, 3, 5, 9)
+            [_answer_length(example, tokens) for example in examples], (1, 2, 3, 5, 9)
         ),
         "context_length": _in_ranges(
             [len(example.context) for example in examples], (0, 500, 1000, 2000, 5000, 20000)
@@ -99,8 +99,8 @@ def question_word(question: str) -> str:
     return {"whom": "who", "whose": "who", "how much": "how many"}.get(found[1], found[1])
 
 
-def _answer_length(example: Example, normalize: Callable[[str], str]) -> int | None:
-    lengths = (len(normalize(text).split()) for text in example.answers or ())
+def _answer_length(example: Example, tokens: Callable[[str], Sequence[str]]) -> int | None:
+    lengths = (len(tokens(text)) for text in example.answers or ())
     return min((length for length in lengths if length), default=None)
 
 

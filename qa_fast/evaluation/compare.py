@@ -13,7 +13,8 @@ from qa_fast.files.parquet import open_parquet, read_records
 from qa_fast.files.reading import is_parquet_file
 from qa_fast.files.wording import shown
 
-from .evaluate import CONFIDENCE_LEVEL, Evaluation
+from .evaluate import Evaluation
+from .figures import CONFIDENCE_LEVEL
 from .statistics import Interval, mcnemar, mean_interval
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from qa_fast.data.answers import Prediction
+from qa_fast.data.answers import Prediction, n_best_probabilities
+from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.data.examples import Columns, Example
 from qa_fast.data.opening import open_source, usable
 from qa_fast.data.predictions import read_predictions
@@ -18,6 +18,7 @@ from qa_fast.files.reading import Watch
 from qa_fast.files.wording import shown
 
 from .breakdown import Group, break_down
+from .figures import CONFIDENCE_LEVEL, intervals
 from .matching import (
     check_gold,
     files_of,
@@ -26,9 +27,11 @@ from .matching import (
     no_answer_probabilities,
     record_of,
 )
-from .metrics import Rules, Scores, score_answers, summarize
-from .normalizers import make_normalizer
-from .statistics import RESAMPLES, Interval, Reliability, mean_interval, reliability
+from .metrics import Figure, Normalize, Scored, Scores
+from .statistics import RESAMPLES, Interval, Reliability, reliability
+from .suites.fitting import better_suite
+from .suites.registry import Choice, Rules, choose_suite
+from .suites.suite import Suite
 from .thresholds import (
     NoAnswerCurves,
     PrecisionRecall,
@@ -40,21 +43,20 @@ from .thresholds import (
 if TYPE_CHECKING:
     from qa_fast.decoding.search import Scoring
 
-CONFIDENCE_LEVEL = 0.95
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """The outcome of `evaluate` for Q questions, in the order of the data.
 
     Attributes:
-        metrics: totals in percent, under the keys of the official script.
-        intervals: bootstrap confidence intervals of the totals, in percent, under the same keys.
+        metrics: totals under the keys of the official script: in percent, but CUAD's are shares of 1.
+        intervals: bootstrap confidence intervals of totals that are means, in percent, under the same
+            keys.
         breakdowns: by a feature of questions (`breakdown.FEATURES`), the groups that it makes.
         calibration: of the confidence in the answer ("answer": is it an exact match?) and of the
             no-answer probability ("no answer": has the question none?), where they are known.
         thresholds: the total by threshold on the no-answer probability, for "exact" and "f1".
-        precision_recall: curves for "exact", "f1" and "oracle".
+        precision_recall: curves for "exact", "f1" and "oracle"; for "clauses" of CUAD.
         examples: [Q] the questions.
         predictions: [Q] what was predicted; None for a question without a prediction.
         answers: [Q] what was scored: the predicted text, or "" above the no-answer threshold.
@@ -92,9 +94,11 @@ def evaluate(
     model: Any = None,
     na_prob: Mapping[str, float] | str | Path | None = None,
     na_prob_thresh: float = 1.0,
-    normalizer: str = "squad",
-    language: str | None = None,
+    suite: str | None = None,
     rules: Rules | None = None,
+    normalizer: str | Normalize | None = None,
+    language: str | None = None,
+    skip_no_answer: bool = False,
     scoring: Scoring | None = None,
     columns: Columns | None = None,
     split: str | None = None,
@@ -103,22 +107,28 @@ def evaluate(
     seed: int = 0,
     **options: Any,
 ) -> Evaluation:
-    """Score predictions as the official SQuAD scripts do, and say more about them.
+    """Score predictions as a suite's official script does, and say more about them.
 
     Args:
         data: the questions with their gold answers, in any form that `read_examples` takes.
         predictions: what was predicted: a file or folder that `read_predictions` takes (the official
-            ``predictions.json`` is one), a dict from ids to texts, or an iterable of `Prediction`.
+            ``predictions.json`` is one), a dict from ids to texts or to n-best lists, or an iterable of
+            `Prediction`.
         model: in place of ``predictions``: what is to answer the questions first; a model's name or
             folder, or what `pipeline` returned.
         na_prob: the no-answer probability of each question by its id, or a JSON file of them: any
             number that is higher where an answer is less likely. None: from the predictions' null
             scores, where all have one.
         na_prob_thresh: the empty answer takes the place of predictions with a greater ``na_prob``.
-        normalizer: "squad"; or "mlqa", with the ``language`` of the answers.
-        language: en, es, hi, vi, de, ar or zh, with the normalizer "mlqa".
-        rules: "2.0" or "1.1", whose definitions and keys to use. None: "1.1" with the normalizer
-            "mlqa", as MLQA's script has it, else "2.0".
+        suite: whose definitions and keys: "squad1", "squad2", "xquad", "mlqa", "mrqa", "tydiqa", "arcd",
+            "korquad1", "korquad2", "cmrc2018", "drcd", "persianqa", "persianqa-squad2" or "cuad" (see
+            `qa_fast.evaluation.suites`). None: "mlqa" with the normalizer of that name, else "squad2".
+        rules: "2.0" or "1.1": the suites of SQuAD by their version.
+        normalizer: how answers are compared, in place of the suite's own way: "squad"; "mlqa", with the
+            ``language``; a function from text to text; or one that can be imported, "module:function".
+        language: en, es, hi, vi, de, ar or zh: of the answers, for MLQA's normalizer.
+        skip_no_answer: as of MRQA's script: leave out the questions without a prediction, which else
+            score 0.
         scoring: the unit of the predictions' scores. None: as the run recorded it, else told by the
             scores themselves: beyond 0 to 1 they are logits.
         columns: names of the columns of ``data``.
@@ -126,9 +136,11 @@ def evaluate(
         subset: which subset of a data set on the Hub.
         limit: score only so many questions, the first ones.
         seed: of the bootstrap.
-        **options: with ``model``: as of `predict`, such as ``handle_impossible_answer=True``.
+        **options: with ``model``: as of `predict`, such as ``handle_impossible_answer=True``. For
+            "cuad" those that its own script answers with, where nothing else is said.
 
     Raises:
+        ImportError: a library that the suite's definition needs is not installed.
         OSError: a file that cannot be read.
         ValueError: data or predictions that cannot be scored; the message says which and why.
 
@@ -139,41 +151,55 @@ def evaluate(
         >>> found.metrics["exact"], round(found.metrics["f1"], 2)
         (0.0, 66.67)
     """
-    rules = rules or ("1.1" if normalizer == "mlqa" else "2.0")
-    _check_arguments(rules, predictions, model, na_prob, options)
-    # Kept, because most texts come several times.
-    normalize = cache(make_normalizer(normalizer, language))
+    chosen = choose_suite(suite, rules=rules, normalizer=normalizer, language=language)
+    suite_ = chosen.suite
+    _check_who_answers(predictions, model, options)
+    _check_scoring(suite_, na_prob, na_prob_thresh, skip_no_answer)
     notes: list[str] = []
     source = open_source(data, columns=columns, split=split, subset=subset)
     watch = Watch([*source.files, *files_of(predictions), *files_of(na_prob)])
-    examples = check_gold(islice(usable(source.rows()), limit), rules)
+    examples = check_gold(islice(usable(source.rows()), limit), suite_)
     if model is not None:
+        options = {**suite_.model_options, **options}
         predictions, run = _answers_of_model(examples, model, options)
     else:
         run = record_of(predictions, notes)
-    found = match_predictions(examples, predictions, notes)
+    found = match_predictions(examples, predictions, notes, skip_missing=skip_no_answer)
+    if skip_no_answer:
+        examples = [e for e, p in zip(examples, found, strict=True) if p is not None]
+        found = [p for p in found if p is not None]
     told = scoring or (run["settings"]["options"]["scoring"] if run else None)
     scoring = told or guess_scoring(found)
-    probs = {} if rules == "1.1" else no_answer_probabilities(na_prob, found, scoring, notes)
+    probs = no_answer_probabilities(na_prob, found, scoring, notes) if suite_.thresholds else {}
     watch.check()
 
-    texts = [None if p is None else p.answer for p in found]
-    has_answer = [bool(example.answers) for example in examples]
-    raw = score_answers(texts, [example.answers or () for example in examples], normalize, rules)
+    raw, tallied, clauses = _score(suite_, examples, found, scoring)
     na = [probs.get(example.id) for example in examples]
     over = [p is not None and p > na_prob_thresh for p in na]
-    answers = ["" if o else text or "" for o, text in zip(over, texts, strict=True)]
+    answers = [
+        "" if is_over or p is None else p.answer for is_over, p in zip(over, found, strict=True)
+    ]
+    has_answer = [bool(example.answers) for example in examples]
     scores = Scores(*(apply_threshold(values, over, has_answer) for values in raw))
-    curves = _curves(examples, texts, raw, probs, notes)
-    metrics = {**summarize(scores, has_answer, rules), **curves.metrics()}
+    scored = Scored(
+        ids=[example.id for example in examples],
+        scores=scores,
+        has_answer=has_answer,
+        predicted=[p is not None for p in found],
+        empty=[p is None or not p.answer for p in found],
+    )
+    curves = _curves(scored, raw, probs, notes)
+    figures = tallied or suite_.totals(scored)
+    metrics = {**{key: figure.value for key, figure in figures.items()}, **curves.best()}
+    notes += _notes_on(suite_, chosen.normalizer, examples, metrics)
     confidence = _confidences(found, na, over, told, notes)
     return Evaluation(
         metrics=metrics,
-        intervals=_intervals(metrics, scores, has_answer, seed),
-        breakdowns=break_down(examples, found, answers, scores, normalize),
+        intervals=intervals(figures, seed),
+        breakdowns=break_down(examples, found, answers, scores, suite_.tokens),
         calibration=_calibrate(confidence, scores, na, has_answer),
         thresholds=curves.thresholds,
-        precision_recall=curves.precision_recall,
+        precision_recall={**curves.precision_recall, **clauses},
         examples=examples,
         predictions=found,
         answers=answers,
@@ -181,40 +207,53 @@ def evaluate(
         na_prob=na,
         confidence=confidence,
         notes=notes,
-        settings={
-            "normalizer": normalizer,
-            "language": language,
-            "rules": rules,
-            "na_prob_thresh": na_prob_thresh,
-            "scoring": scoring,
-            "bootstrap": {
-                "resamples": RESAMPLES,
-                "confidence_level": CONFIDENCE_LEVEL,
-                "seed": seed,
-            },
-        },
+        settings=_settings(
+            chosen, language=language, na_prob_thresh=na_prob_thresh, scoring=scoring, seed=seed
+        ),
         run=run,
     )
+
+
+def _settings(chosen: Choice, *, seed: int, **others: Any) -> dict[str, Any]:
+    return {
+        "suite": chosen.suite.name,
+        "title": chosen.suite.title,
+        "source": chosen.suite.source,
+        "normalizer": chosen.normalizer,
+        **others,
+        "bootstrap": {
+            "resamples": RESAMPLES,
+            "confidence_level": CONFIDENCE_LEVEL,
+            "seed": seed,
+        },
+    }
 
 
 # --- checking and reading -----------------------------------------------------------------------
 
 
-def _check_arguments(
-    rules: str, predictions: Any, model: Any, na_prob: Any, options: Mapping[str, Any]
-) -> None:
+def _check_who_answers(predictions: Any, model: Any, options: Mapping[str, Any]) -> None:
     """Raise a ValueError where arguments of `evaluate` do not go together."""
-    if rules not in get_args(Rules):
-        raise ValueError(f"rules must be '1.1' or '2.0'; got {rules!r}")
-    if rules == "1.1" and na_prob is not None:
-        raise ValueError(
-            "the rules of SQuAD 1.1 know no unanswerable questions: no na_prob can be used with them"
-        )
     if (predictions is None) == (model is None):
         both = "neither was given" if model is None else "both were given"
         raise ValueError(f"either predictions or a model is needed; {both}")
     if options and model is None:
         raise ValueError(f"{next(iter(options))} is for a model's answers, and no model was given")
+
+
+def _check_scoring(suite: Suite, na_prob: Any, na_prob_thresh: float, skip_no_answer: bool) -> None:
+    """Raise a ValueError where an argument is of another suite."""
+    if not suite.thresholds and (na_prob is not None or na_prob_thresh != 1.0):
+        given = "na_prob" if na_prob is not None else "na_prob_thresh"
+        raise ArgumentError(
+            f"the rules of {suite.title} have no no-answer probabilities: ",
+            Argument(given),
+            " cannot be used with them",
+        )
+    if skip_no_answer and not suite.skips_missing:
+        raise ArgumentError(
+            Argument("skip_no_answer"), f" is of MRQA's script; {suite.title}'s has nothing like it"
+        )
 
 
 def _answers_of_model(
@@ -231,43 +270,68 @@ def _answers_of_model(
 # --- figures ------------------------------------------------------------------------------------
 
 
-def _curves(
+def _score(
+    suite: Suite,
     examples: Sequence[Example],
-    texts: Sequence[str | None],
-    raw: Scores,
-    probs: Mapping[str, float],
-    notes: list[str],
+    predictions: Sequence[Prediction | None],
+    scoring: Scoring,
+) -> tuple[Scores, dict[str, Figure], dict[str, PrecisionRecall]]:
+    """Question by question: the scores, and the totals and the curve of a suite that tallies."""
+    exact: list[float] = []
+    f1: list[float] = []
+    tally = suite.tally() if suite.tally else None
+    for example, prediction in zip(examples, predictions, strict=True):
+        golds = example.answers or ()
+        of_one = suite.score(None if prediction is None else prediction.answer, golds)
+        exact.append(of_one[0])
+        f1.append(of_one[1])
+        if tally is not None:
+            tally.add(example.id, golds, _rated_answers(prediction, scoring))
+    if tally is None:
+        return Scores(exact, f1), {}, {}
+    return Scores(exact, f1), tally.totals(), {"clauses": tally.curve()}
+
+
+def _rated_answers(
+    prediction: Prediction | None, scoring: Scoring
+) -> list[tuple[str, float | None]]:
+    """The answers of an n-best list with their probabilities; an answer without a list has none."""
+    if prediction is None:
+        return []
+    if not prediction.n_best:
+        return [(prediction.answer, None)] if prediction.answer else []
+    texts = [answer["answer"] for answer in prediction.n_best]
+    return [*zip(texts, n_best_probabilities(prediction, scoring), strict=True)]
+
+
+def _curves(
+    scored: Scored, raw: Scores, probs: Mapping[str, float], notes: list[str]
 ) -> NoAnswerCurves:
     """What the no-answer probabilities are good for; notes say what to know of it."""
-    if probs:
-        if len(probs) < len(examples):
-            notes.append("thresholds and curves leave out the questions without a prediction")
+    if 0 < len(probs) < len(scored.ids):
+        notes.append("thresholds and curves leave out the questions without a prediction")
+    row_of = {id_: i for i, id_ in enumerate(scored.ids)}
+    na_prob = {row_of[id_]: p for id_, p in probs.items()}
+    return no_answer_curves(raw, na_prob, scored.has_answer, scored.empty)
+
+
+def _notes_on(
+    suite: Suite, normalizer: str | None, examples: Sequence[Example], metrics: Mapping[str, float]
+) -> list[str]:
+    """What to know of the figures of ``suite``."""
+    notes = []
+    if any(key.startswith("best_") for key in metrics):
         notes.append(
             "best_exact and best_f1 use the thresholds that are best on these very questions: they "
             "show what could be gained, not what new questions would get"
         )
-    row_of = {example.id: i for i, example in enumerate(examples)}
-    return no_answer_curves(
-        raw,
-        {row_of[id_]: p for id_, p in probs.items()},
-        [bool(example.answers) for example in examples],
-        [not text for text in texts],
-    )
-
-
-def _intervals(
-    metrics: Mapping[str, float], scores: Scores, has_answer: Sequence[bool], seed: int
-) -> dict[str, Interval]:
-    found: dict[str, Interval] = {}
-    for prefix, wanted in (("", {True, False}), ("HasAns_", {True}), ("NoAns_", {False})):
-        rows = [i for i, answerable in enumerate(has_answer) if answerable in wanted]
-        for names, values in ((("exact", "exact_match"), scores.exact), (("f1",), scores.f1)):
-            for name in names:
-                if prefix + name in metrics:
-                    found[prefix + name] = mean_interval(
-                        [100.0 * values[i] for i in rows], level=CONFIDENCE_LEVEL, seed=seed
-                    )
-    return found
+    if normalizer is not None:
+        notes.append(
+            f"answers are compared by the normalizer {normalizer}, not as {suite.title}'s script does: "
+            "the figures are not its"
+        )
+    better = better_suite(suite.name, examples)
+    return [*notes, better] if better else notes
 
 
 def _confidences(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from qa_fast.data.answers import Prediction, null_odds
 from qa_fast.data.answers import na_prob as na_prob_of
+from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.data.examples import Example
-from qa_fast.data.predictions import read_predictions
+from qa_fast.data.predictions import official_predictions, read_predictions
 from qa_fast.files.json_text import read_json
 from qa_fast.files.kinds import PACKED_SUFFIXES
 from qa_fast.files.parquet import parquet_files
@@ -18,13 +19,13 @@ from qa_fast.files.wording import shown
 from qa_fast.runs.manifest import find_manifests
 from qa_fast.runs.output import Output
 
-from .metrics import Rules
+from .suites.suite import Suite
 
 if TYPE_CHECKING:
     from qa_fast.decoding.search import Scoring
 
 
-def check_gold(rows: Iterable[Example], rules: Rules) -> list[Example]:
+def check_gold(rows: Iterable[Example], suite: Suite) -> list[Example]:
     """The questions; a ValueError where one cannot be scored."""
     examples = list(rows)
     if not examples:
@@ -42,11 +43,14 @@ def check_gold(rows: Iterable[Example], rules: Rules) -> list[Example]:
                 "which says that there is none; give data with answers, or say which column they "
                 "are in"
             )
-        if rules == "1.1" and not example.answers:
-            raise ValueError(
-                f"question {example.id!r} is unanswerable, which the rules of SQuAD 1.1 do not "
-                "know; use those of 2.0"
+        if not suite.unanswerable and not example.answers:
+            raise ArgumentError(
+                f"question {example.id!r} is unanswerable, which {suite.title} does not know; a suite "
+                "that does is ",
+                Argument("suite", "squad2"),
             )
+        if suite.check is not None:
+            suite.check(example)
     return examples
 
 
@@ -78,9 +82,16 @@ def record_of(predictions: Any, notes: list[str]) -> dict[str, Any]:
 
 
 def match_predictions(
-    examples: Sequence[Example], predictions: Any, notes: list[str]
+    examples: Sequence[Example], predictions: Any, notes: list[str], *, skip_missing: bool = False
 ) -> list[Prediction | None]:
-    """The prediction of each question; notes say what is missing or left over."""
+    """The prediction of each question; notes say what is missing or left over.
+
+    Args:
+        examples: the questions.
+        predictions: in any form that `evaluate` takes.
+        notes: to be added to.
+        skip_missing: whether questions without a prediction are going to be left out.
+    """
     by_id: dict[str, Prediction] = {}
     for prediction in _each_prediction(predictions):
         if not isinstance(prediction, Prediction) or not isinstance(prediction.answer, str):
@@ -99,8 +110,9 @@ def match_predictions(
             f"predictions {theirs}"
         )
     if missing:
+        what = "are left out" if skip_missing else "score 0"
         notes.append(
-            f"{len(missing)} of {len(examples)} questions have no prediction and score 0, the first "
+            f"{len(missing)} of {len(examples)} questions have no prediction and {what}, the first "
             f"of them {missing[0]!r}"
         )
     extra = len(by_id) - (len(examples) - len(missing))
@@ -114,7 +126,7 @@ def match_predictions(
 def _each_prediction(source: Any) -> Iterable[Prediction]:
     """The predictions of whatever `evaluate` takes; what iterables hold is not checked yet."""
     if isinstance(source, Mapping):
-        return (Prediction(str(id_), text) for id_, text in source.items())
+        return official_predictions(source, "predictions")
     return read_predictions(source) if isinstance(source, (str, Path)) else source
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import string
 import sys
 import unicodedata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
+
+from qa_fast.files.wording import shown
 
 NORMALIZERS = ("squad", "mlqa")
 LANGUAGES = ("en", "es", "hi", "vi", "de", "ar", "zh")
@@ -80,3 +83,72 @@ def _normalizer(
 def _mlqa_punctuation() -> dict[int, int | None]:
     unicode = (i for i in range(sys.maxunicode) if unicodedata.category(chr(i)).startswith("P"))
     return {**_SQUAD_PUNCTUATION, **dict.fromkeys(unicode)}
+
+
+def load_normalizer(given: str | Callable[[str], str]) -> Callable[[str], str]:
+    """A normalizer of the caller's own, with what it returns checked.
+
+    Args:
+        given: a function from text to text; or ``module:function``, where that can be imported.
+
+    Raises:
+        ValueError: what is given names or is no such function. What is returned raises one where the
+            function fails, or returns something else than a text.
+
+    Example:
+        >>> load_normalizer("string:capwords")("ada  lovelace"), load_normalizer(str.upper)("ada")
+        ('Ada Lovelace', 'ADA')
+    """
+    function: object = given
+    if isinstance(given, str):
+        function = _imported(given)
+    if not callable(function):
+        raise ValueError(
+            f"a normalizer is a function from text to text, or module:function; got {shown(given)}"
+        )
+    name = given if isinstance(given, str) else name_of(given)
+
+    def normalize(text: str) -> str:
+        try:
+            form = function(text)
+        except Exception as error:
+            raise ValueError(
+                f"the normalizer {name} fails on {shown(text)}: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(form, str):
+            raise ValueError(
+                f"the normalizer {name} must return a text; got {shown(form)} for {shown(text)}"
+            )
+        return form
+
+    return normalize
+
+
+def name_of(normalizer: str | Callable[[str], str]) -> str:
+    """What to call a normalizer: as it was given, or ``module:function``."""
+    if isinstance(normalizer, str):
+        return normalizer
+    kind = type(normalizer)
+    module = getattr(normalizer, "__module__", None) or kind.__module__
+    return f"{module}:{getattr(normalizer, '__qualname__', kind.__qualname__)}"
+
+
+def _imported(path: str) -> object:
+    module, _, names = path.partition(":")
+    if not module or not names:
+        raise ValueError(
+            f"normalizer must be one of {', '.join(NORMALIZERS)}, or module:function; got {path!r}"
+        )
+    try:
+        found: object = importlib.import_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"the normalizer {path}: {module} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        found = reduce(getattr, names.split("."), found)
+    except AttributeError:
+        raise ValueError(f"the normalizer {path}: {module} has no {names}") from None
+    if not callable(found):
+        raise ValueError(f"the normalizer {path} must be a function; got {shown(found)}")
+    return found

@@ -16,7 +16,17 @@ from qa_fast.files.writing import atomic, write_json
 from .evaluate import Evaluation
 from .statistics import Reliability
 
-_RECORDED = ("numpy", "pyarrow", "scipy", "tokenizers", "torch", "transformers", "triton")
+_RECORDED = (
+    "beautifulsoup4",
+    "nltk",
+    "numpy",
+    "pyarrow",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "triton",
+)
 
 
 def write_results(
@@ -56,6 +66,9 @@ def write_results(
         },
         "calibration": {
             of: _reliability_bins(found) for of, found in evaluation.calibration.items()
+        },
+        "average_precision": {
+            of: curve.average_precision for of, curve in evaluation.precision_recall.items()
         },
         "tuned_on_these_data": sorted(k for k in evaluation.metrics if k.startswith("best_")),
         "notes": evaluation.notes,

@@ -19,7 +19,9 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_means(values: npt.ArrayLike, *, resamples: int, seed: int) -> Floats:
+def bootstrap_means(
+    values: npt.ArrayLike, *, resamples: int, seed: int | tuple[int, ...]
+) -> Floats:
     """Means of ``resamples`` samples of Q values, each drawn from them with replacement.
 
     A resample of Q values is a multinomial draw of how often each *distinct* value occurs, so that
@@ -57,8 +59,12 @@ def mean_interval(
         >>> mean_interval([0, 1] * 50)
         Interval(low=0.4, high=0.6)
     """
+    return interval_of_means(bootstrap_means(values, resamples=resamples, seed=seed), level=level)
+
+
+def interval_of_means(means: Floats, *, level: float) -> Interval:
+    """The percentile interval of [B] means of resamples."""
     tail = (1 - level) / 2
-    means = bootstrap_means(values, resamples=resamples, seed=seed)
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(low), float(high))
 

@@ -121,15 +121,21 @@ class NoAnswerCurves(NamedTuple):
     thresholds: dict[str, ThresholdCurve]
     precision_recall: dict[str, PrecisionRecall]
 
-    def metrics(self) -> dict[str, float]:
-        """Their figures, under the keys of SQuAD 2.0's script."""
+    def best(self) -> dict[str, float]:
+        """The best thresholds and the scores with them, under the keys of SQuAD 2.0's script."""
         found = {}
         for name, curve in self.thresholds.items():
             found[f"best_{name}"] = curve.best_score
             found[f"best_{name}_thresh"] = curve.best_threshold
-        for name, precise in self.precision_recall.items():
-            found[f"pr_{name}_ap"] = precise.average_precision
         return found
+
+
+def average_precisions(curves: Mapping[str, PrecisionRecall]) -> dict[str, float]:
+    """Average precision in percent, under the keys of SQuAD 2.0's script.
+
+    The script has them among its figures only where it draws the curves.
+    """
+    return {f"pr_{name}_ap": curve.average_precision for name, curve in curves.items()}
 
 
 def no_answer_curves(

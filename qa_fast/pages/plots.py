@@ -67,7 +67,7 @@ def threshold_plot(curves: Mapping[str, ThresholdCurve]) -> str:
 
 
 def precision_recall_plot(curves: Mapping[str, PrecisionRecall]) -> str:
-    """Precision by recall as questions are answered by rising no-answer probability."""
+    """Precision by recall as more and more is answered."""
 
     def draw(axes: Any) -> None:
         for (name, curve), colour in zip(
@@ -145,7 +145,7 @@ def no_answer_scale(na_prob: Floats) -> Scale:
     return Scale("no-answer log-odds", log_odds)
 
 
-_LABELS = {"exact": "Exact match", "f1": "F1", "oracle": "Oracle"}
+_LABELS = {"exact": "Exact match", "f1": "F1", "oracle": "Oracle", "clauses": "Clauses"}
 _CALIBRATED = {
     "answer": ("Confidence in the answer", "Exact match"),
     "no answer": ("No-answer probability", "Share of unanswerable questions"),
@@ -156,18 +156,23 @@ def _thin(count: int) -> Any:
     return np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).round().astype(int))
 
 
-def _svg(name: str, draw: Callable[[Any], None]) -> str:
-    """What ``draw`` draws on axes, as an ``<svg>`` element with ids of its own."""
+def import_matplotlib() -> tuple[Any, Any]:
+    """Matplotlib and its class of figures; an `ImportError` that says what to install."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install 'qa-fast[eval]'") from error
+    return matplotlib, Figure
 
+
+def _svg(name: str, draw: Callable[[Any], None]) -> str:
+    """What ``draw`` draws on axes, as an ``<svg>`` element with ids of its own."""
+    matplotlib, figure_of = import_matplotlib()
     out = StringIO()
     # With a salt of its own, so that no two plots of a page share the id of a clip path.
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=_INCHES, layout="constrained")
+        figure = figure_of(figsize=_INCHES, layout="constrained")
         draw(figure.add_subplot())
         keys = ("Creator", "Date", "Format", "Type")
         figure.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(keys))

@@ -8,7 +8,7 @@ no other, so no text of the data can run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import numpy as np
 from qa_fast import __version__
 from qa_fast.evaluation.breakdown import FEATURES
 from qa_fast.evaluation.evaluate import Evaluation
+from qa_fast.evaluation.figures import percentages
 from qa_fast.evaluation.results import scoring_versions
+from qa_fast.evaluation.suites.tydiqa import LANGUAGES
 from qa_fast.files.writing import write_file
 
 from .examples import choose, embedded
@@ -39,8 +41,15 @@ _FIGURES = {
     "NoAns_exact": "Right, unanswerable",
     "best_exact": "Best exact match",
     "best_f1": "Best F1",
-    "pr_f1_ap": "Average precision, F1",
+    "AVERAGE": "Average of exact match and F1",
+    "F1": "F1",
+    "EM": "Exact match",
+    "aupr": "AUPR",
+    "prec_at_80_recall": "Precision at 80% recall",
+    "prec_at_90_recall": "Precision at 90% recall",
 }
+_OF_A_LANGUAGE = {"_exact_match": "Exact match", "_f1": "F1"}
+"""What the keys of TyDi QA's languages end with."""
 
 
 def write_report(
@@ -99,18 +108,19 @@ def write_report(
 
 def _subtitle(evaluation: Evaluation) -> str:
     settings = evaluation.settings
-    parts = [f"{len(evaluation.examples):,} questions", f"rules of SQuAD {settings['rules']}"]
-    if settings["normalizer"] == "mlqa":
+    parts = [f"{len(evaluation.examples):,} questions", f"rules of {settings['title']}"]
+    if settings["language"]:
         parts.append(f"MLQA's normalization for {settings['language']}")
+    elif settings["normalizer"]:
+        parts.append(f"answers compared by {settings['normalizer']}")
     return ", ".join(parts)
 
 
 def _figures(evaluation: Evaluation) -> list[dict[str, Any]]:
     metrics = evaluation.metrics
+    percents = percentages(metrics)
     found = []
-    for key, name in _FIGURES.items():
-        if key not in metrics:
-            continue
+    for key, name in _names(percents).items():
         detail = ""
         if key in evaluation.intervals:
             low, high = evaluation.intervals[key]
@@ -119,7 +129,12 @@ def _figures(evaluation: Evaluation) -> list[dict[str, Any]]:
         if tuned:
             detail = f"at threshold {metrics[f'{key}_thresh']:.4g}"
         found.append(
-            {"name": name, "value": f"{metrics[key]:.2f}", "detail": detail, "tuned": tuned}
+            {"name": name, "value": f"{percents[key]:.2f}", "detail": detail, "tuned": tuned}
+        )
+    if "f1" in evaluation.precision_recall:
+        value = f"{evaluation.precision_recall['f1'].average_precision:.2f}"
+        found.append(
+            {"name": "Average precision, F1", "value": value, "detail": "", "tuned": False}
         )
     for of, calibrated in evaluation.calibration.items():
         found.append(
@@ -130,6 +145,17 @@ def _figures(evaluation: Evaluation) -> list[dict[str, Any]]:
                 "tuned": False,
             }
         )
+    return found
+
+
+def _names(percents: Iterable[str]) -> dict[str, str]:
+    """The keys of the figures that are shown, with what they are called."""
+    keys = [*percents]
+    found = {key: name for key, name in _FIGURES.items() if key in keys}
+    for key in keys:
+        for ending, name in _OF_A_LANGUAGE.items():
+            if key.removesuffix(ending) in LANGUAGES:
+                found[key] = f"{name}, {key.removesuffix(ending).capitalize()}"
     return found
 
 
@@ -150,7 +176,9 @@ def _plots(evaluation: Evaluation) -> list[dict[str, str]]:
         add(
             "Precision and recall",
             precision_recall_plot(evaluation.precision_recall),
-            "As questions are answered from the lowest no-answer probability up. Oracle: every "
+            "As answers count from the most probable ones down; each point is a threshold."
+            if "clauses" in evaluation.precision_recall
+            else "As questions are answered from the lowest no-answer probability up. Oracle: every "
             "answerable question answered right.",
         )
     captions = {

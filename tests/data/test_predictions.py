@@ -71,7 +71,11 @@ def test_the_files_of_run_qa(tmp_path: Path) -> None:
 
     assert [(p.id, p.answer) for p in read_predictions(files[0])] == [("q1", "Ada"), ("q2", "")]
     first, second = read_predictions(files[1])
-    assert (first.n_best, first.score, first.null_score) == ([BEST, NULL], 2.5, -1.25)
+    rated = [
+        {**answer, "probability": entry["probability"]}
+        for answer, entry in zip((BEST, NULL), n_best["q1"], strict=True)
+    ]
+    assert (first.n_best, first.score, first.null_score) == (rated, 2.5, -1.25)
     assert (second.answer, second.null_score) == ("", 4.0)
     # Theirs is a share among the n best.
     assert (first.probability, second.probability) == (None, None)

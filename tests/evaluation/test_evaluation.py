@@ -22,11 +22,14 @@ from qa_fast.data.predictions import write_jsonl
 from qa_fast.evaluation.compare import compare, read_scored_answers, scored_answers
 from qa_fast.evaluation.results import write_results
 from qa_fast.evaluation.statistics import mean_interval
+from qa_fast.pages.images import write_images
 
 DATA = Path(__file__).parents[1] / "recorded"
 SAMPLE = DATA / "squad2_sample.json"
 PREDICTIONS = DATA / "squad2_sample_pred.json"
 NA_PROB = DATA / "squad2_sample_na.json"
+IMAGES = {f"pr_{of}.png" for of in ("exact", "f1", "oracle")}
+IMAGES |= {f"na_prob_hist_{of}.png" for of in ("hasAns", "noAns")}
 SCORES = json.loads((DATA / "squad2_sample_scores.json").read_text(encoding="utf-8"))
 
 
@@ -73,7 +76,7 @@ def test_null_scores_give_no_answer_probabilities() -> None:
     assert found.na_prob == [na_prob(-4), na_prob(1)]
     assert found.answers == ["Ada", ""]
     assert found.metrics["exact"] == 100
-    assert found.metrics["pr_oracle_ap"] == 100
+    assert found.precision_recall["oracle"].average_precision == 100
     # Where the threshold chose, what it chose by.
     assert found.confidence == [0.25, na_prob(1)]
     assert found.calibration["no answer"].total.sum() == 2
@@ -160,7 +163,13 @@ def test_intervals_are_those_of_the_questions_they_are_about() -> None:
         ([row()], {"1": "x"}, {"model": "m"}, "either .* both were given"),
         ([row()], {"1": "x"}, {"top_k": 3}, "top_k is for a model's answers"),
         ([row()], {"1": "x"}, {"rules": "3"}, "rules must be '1.1' or '2.0'; got '3'"),
-        ([row()], {"1": "x"}, {"rules": "1.1", "na_prob": {}}, "know no unanswerable questions"),
+        ([row()], {"1": "x"}, {"rules": "1.1", "na_prob": {}}, "SQuAD 1.1 have no no-answer prob"),
+        (
+            [row()],
+            {"1": "x"},
+            {"suite": "xquad", "na_prob_thresh": 0.5},
+            "na_prob_thresh cannot be",
+        ),
         ([row()], {"1": "x"}, {"na_prob": {}}, "na_prob must have .* got nothing for '1'"),
         ([row()], {"1": "x"}, {"na_prob": {"1": float("nan")}}, "got float nan for '1'"),
         ([row()], {"1": "x"}, {"na_prob": {"1": "no"}}, "got str 'no' for '1'"),
@@ -285,17 +294,37 @@ def test_predictions_of_every_form_score_alike(answered: Path, tmp_path: Path) -
     [
         ("without -n", []),
         ("-t 1.0", ["-n", NA_PROB, "-t", "1.0"]),
-        ("-t -10", ["--na-prob-file", NA_PROB, "--na-prob-thresh", "-10"]),
+        ("-t 1.0", ["-n", NA_PROB, "-p", "images"]),
+        (
+            "-t -10",
+            ["--na-prob-file", NA_PROB, "--na-prob-thresh", "-10", "--out-image-dir", "new/i"],
+        ),
     ],
 )
-def test_called_like_the_official_script(run: str, options: list[Any], tmp_path: Path) -> None:
+def test_called_like_the_official_script(
+    run: str, options: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Average precisions are keys where the curves are drawn, and only there."""
+    monkeypatch.chdir(tmp_path)
+    drawn = "images" in options or "new/i" in options
+    expected = {key: value for key, value in SCORES[run].items() if drawn or "pr_" not in key}
     printed = json.loads(qa_fast_command("evaluate", SAMPLE, PREDICTIONS, *options).stdout)
-    assert list(printed) == list(SCORES[run])
-    assert printed == pytest.approx(SCORES[run], rel=1e-14)
+    assert list(printed) == list(expected)
+    assert printed == pytest.approx(expected, rel=1e-14)
+    assert {path.name for path in tmp_path.rglob("*.png")} == (IMAGES if drawn else set())
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in tmp_path.rglob("*.png"))
     written = tmp_path / "eval.json"
     result = qa_fast_command("evaluate", SAMPLE, PREDICTIONS, *options, "-o", written)
     assert (result.exit_code, result.stdout) == (0, "")
     assert json.loads(written.read_text()) == printed
+
+
+def test_images_are_of_the_questions_there_are(tmp_path: Path) -> None:
+    rows = [row("a", []), row("b", [])]
+    found = qa_fast.evaluate(rows, {"a": "", "b": "x"}, na_prob={"a": 3.5, "b": -2.0})
+    assert [path.name for path in write_images(found, tmp_path)] == ["na_prob_hist_noAns.png"]
+    with pytest.raises(ValueError, match="no no-answer probabilities"):
+        write_images(qa_fast.evaluate(rows, {"a": ""}), tmp_path)
 
 
 def test_without_torch_and_with_one_line_per_note() -> None:
@@ -310,7 +339,8 @@ finally:
     print("loaded", loaded, file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    note, loaded = done.stderr.splitlines()
+    note, rules, loaded = done.stderr.splitlines()
+    assert rules == "rules of SQuAD 2.0 (rajpurkar.github.io/SQuAD-explorer evaluate-v2.0.py)"
     assert note.startswith("note: best_exact and best_f1 use the thresholds")
     assert loaded == "loaded []"
     assert json.loads(done.stdout)["total"] == 68
@@ -324,7 +354,17 @@ finally:
         ([SAMPLE, PREDICTIONS, "--no-answer"], "are for --model"),
         (["missing.json", PREDICTIONS], "missing.json: no such file"),
         ([SAMPLE, "missing.json"], "missing.json"),
-        ([SAMPLE, PREDICTIONS, "--language", "de"], "'squad' knows no languages"),
+        ([SAMPLE, PREDICTIONS, "--language", "de"], "'squad2' knows no languages"),
+        (
+            [SAMPLE, PREDICTIONS, "--suite", "squad3"],
+            "--suite must be one of squad1, squad2, xquad,",
+        ),
+        (
+            [SAMPLE, PREDICTIONS, "--suite", "arcd"],
+            "ARCD does not know; a suite that does is --suite",
+        ),
+        ([SAMPLE, PREDICTIONS, "--skip-no-answer"], "--skip-no-answer is of MRQA's script; SQuAD"),
+        ([SAMPLE, PREDICTIONS, "-p", "."], "there are none: give them with -n"),
         ([SAMPLE, PREDICTIONS, "--normalizer", "mlqa", "--language", "th"], "got language='th'"),
         ([SAMPLE, PREDICTIONS, "--rules", "1.1"], "is unanswerable"),
         ([DATA / "golden.jsonl", PREDICTIONS, "--answers-column", "gold"], "no column 'gold'"),
@@ -359,6 +399,7 @@ def test_a_terminal_gets_tables() -> None:
             shown += more
     os.close(master)
     lines = [" ".join(line.split()) for line in shown.decode().splitlines()]
+    assert lines[0].startswith("note: best_exact") or lines[0].startswith("rules of SQuAD 2.0 (")
     assert "exact 55.88 44.12 to 67.65 68" in lines
     assert "best_f1 66.07 at threshold -10.93, tuned on these data" in lines
     assert "no answer 34 52.94 52.94" in lines

@@ -13,8 +13,8 @@ from qa_fast.data.examples import Example
 from qa_fast.evaluation.breakdown import break_down, question_word
 from qa_fast.evaluation.compare import ScoredAnswer, compare
 from qa_fast.evaluation.metrics import Scores
-from qa_fast.evaluation.normalizers import make_normalizer
 from qa_fast.evaluation.statistics import bootstrap_means, mcnemar, mean_interval, reliability
+from qa_fast.evaluation.suites.registry import choose_suite
 
 
 @pytest.mark.parametrize("kind", ["exact", "f1", "differences"])
@@ -98,7 +98,9 @@ def test_every_question_is_in_one_group_of_each_feature() -> None:
     ]
     predictions = [Prediction(str(i), "a", chunks=n) for i, n in enumerate((1, 2, 4, 9))]
     scores = Scores([1, 0, 0, 1], [1.0, 0.0, 0.5, 1.0])
-    found = break_down(examples, predictions, ["a", "", "a", "a"], scores, make_normalizer())
+    found = break_down(
+        examples, predictions, ["a", "", "a", "a"], scores, choose_suite().suite.tokens
+    )
     labels = {feature: [group.label for group in groups] for feature, groups in found.items()}
     assert labels == {
         "answer_length": ["1", "2", "9+", "no answer"],
@@ -115,7 +117,7 @@ def test_every_question_is_in_one_group_of_each_feature() -> None:
 
 def test_unknown_features_are_left_out() -> None:
     example = Example("0", "Wer war es?", "Ada", ("Ada",))
-    found = break_down([example], [None], [""], Scores([0], [0]), make_normalizer())
+    found = break_down([example], [None], [""], Scores([0], [0]), str.split)
     assert list(found) == ["answer_length", "context_length"]
 
 
