@@ -5,6 +5,7 @@
 - `pairs`: the prediction of each question, while both stream by
 - `kept`: records out of memory
 - `remarks`: what data say about themselves
+- `sheet`: what is kept of questions that are scored
 - `normalizers`: the form in which answers are compared
 - `metrics`: exact match and F1 of SQuAD 1.1 and 2.0, and what other suites' are made of
 - ``suites``: each evaluation suite by its official definition

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from qa_fast.data.answers import Prediction
 from qa_fast.data.examples import Example
@@ -46,44 +49,91 @@ class Group:
     empty: float
 
 
-def break_down(
-    examples: Sequence[Example],
-    predictions: Sequence[Prediction | None],
-    answers: Sequence[str],
-    scores: Scores,
-    tokens: Callable[[str], Sequence[str]],
-) -> dict[str, list[Group]]:
-    """Scores of Q questions by each of several features; a feature that is not known is left out.
+class _Ranges:
+    """Whole numbers told apart by the range that they are in.
 
     Args:
-        examples: Q questions with their gold answers.
-        predictions: Q predictions, or None.
-        answers: Q answers that were scored.
-        scores: theirs.
+        first: where each range begins.
+    """
+
+    def __init__(self, *first: int) -> None:
+        labels = [str(a) if b - a == 1 else f"{a}-{b - 1}" for a, b in pairwise(first)]
+        self.labels = (*labels, f"{first[-1]}+", NO_ANSWER)
+        self._first = first
+
+    def place(self, number: int | None) -> int:
+        """The place of the number's range among the labels; the last one of a number below all."""
+        place = bisect_right(self._first, -1 if number is None else number) - 1
+        return place if place >= 0 else len(self._first)
+
+
+_ANSWER_LENGTHS = _Ranges(1, 2, 3, 5, 9)
+_CONTEXT_LENGTHS = _Ranges(0, 500, 1000, 2000, 5000, 20000)
+_CHUNKS = _Ranges(1, 2, 3, 5, 9)
+
+
+class Breakdown:
+    """Tells questions apart, one by one, by each of several features.
+
+    Args:
         tokens: what F1 counts of an answer; it tells how long one is.
 
-    Returns:
-        By the feature, its groups that have questions, in their natural order.
+    Example:
+        >>> breakdown = Breakdown(str.split)
+        >>> breakdown.add(Example("a", "Who was it?", "It was Ada.", ("Ada",)), None)
+        >>> groups = breakdown.groups(Scores([1], [1.0]), [False])
+        >>> groups["question_word"]
+        [Group(label='who', total=1, exact=100.0, f1=100.0, empty=0.0)]
     """
-    words = [question_word(example.question) for example in examples]
-    features: dict[str, tuple[list[str], Sequence[str]]] = {
-        "answer_length": _in_ranges(
-            [_answer_length(example, tokens) for example in examples], (1, 2, 3, 5, 9)
-        ),
-        "context_length": _in_ranges(
-            [len(example.context) for example in examples], (0, 500, 1000, 2000, 5000, 20000)
-        ),
-    }
-    chunks = [None if p is None else p.chunks for p in predictions]
-    if all(count is not None for count in chunks):
-        features["chunks"] = _in_ranges(chunks, (1, 2, 3, 5, 9))
-    # Where no question has one of them, the questions are not in English.
-    if not all(word == "other" for word in words):
-        features["question_word"] = (words, _QUESTION_WORDS)
-    return {
-        name: _score_groups(labels, order, answers, scores)
-        for name, (labels, order) in features.items()
-    }
+
+    def __init__(self, tokens: Callable[[str], Sequence[str]]) -> None:
+        self._tokens = tokens
+        # [Q] the place of each question's label, by the feature.
+        self._places = {feature: array("b") for feature in FEATURES}
+
+    def add(self, example: Example, prediction: Prediction | None) -> None:
+        """Take a question into account."""
+        lengths = (len(self._tokens(text)) for text in example.answers or ())
+        length = min((length for length in lengths if length), default=None)
+        chunks = None if prediction is None else prediction.chunks
+        places = self._places
+        places["answer_length"].append(_ANSWER_LENGTHS.place(length))
+        places["context_length"].append(_CONTEXT_LENGTHS.place(len(example.context)))
+        places["chunks"].append(-1 if chunks is None else _CHUNKS.place(chunks))
+        places["question_word"].append(_QUESTION_WORDS.index(question_word(example.question)))
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Go on with the questions ``rows`` only, in that order."""
+        for feature, places in self._places.items():
+            self._places[feature] = array("b", [places[row] for row in rows])
+
+    def groups(self, scores: Scores, empty: Sequence[bool]) -> dict[str, list[Group]]:
+        """Scores of the Q questions by each feature; a feature that is not known is left out.
+
+        Args:
+            scores: theirs.
+            empty: [Q] whether the answer that was scored is the empty one.
+
+        Returns:
+            By the feature, its groups that have questions, in their natural order.
+        """
+        labels: dict[str, Sequence[str]] = {
+            "answer_length": _ANSWER_LENGTHS.labels,
+            "context_length": _CONTEXT_LENGTHS.labels,
+            "chunks": _CHUNKS.labels,
+            "question_word": _QUESTION_WORDS,
+        }
+        columns = [np.asarray(column, np.float64) for column in (*scores, empty)]
+        found = {}
+        for feature, places in self._places.items():
+            place = np.frombuffer(places, np.int8)
+            if feature == "chunks" and (place < 0).any():
+                continue
+            # Where no question has one of them, the questions are not in English.
+            if feature == "question_word" and (place == len(_QUESTION_WORDS) - 1).all():
+                continue
+            found[feature] = _groups(place, labels[feature], columns)
+        return found
 
 
 def question_word(question: str) -> str:
@@ -99,27 +149,13 @@ def question_word(question: str) -> str:
     return {"whom": "who", "whose": "who", "how much": "how many"}.get(found[1], found[1])
 
 
-def _answer_length(example: Example, tokens: Callable[[str], Sequence[str]]) -> int | None:
-    lengths = (len(tokens(text)) for text in example.answers or ())
-    return min((length for length in lengths if length), default=None)
-
-
-def _in_ranges(values: Sequence[int | None], first: Sequence[int]) -> tuple[list[str], list[str]]:
-    """The label of each value's range, and all labels; a range begins at each number of ``first``."""
-    order = [str(a) if b - a == 1 else f"{a}-{b - 1}" for a, b in pairwise(first)]
-    order += [f"{first[-1]}+", NO_ANSWER]
-    place = np.searchsorted(first, [-1 if v is None else v for v in values], side="right") - 1
-    return [NO_ANSWER if i < 0 else order[i] for i in place.tolist()], order
-
-
-def _score_groups(
-    labels: Sequence[str], order: Sequence[str], answers: Sequence[str], scores: Scores
+def _groups(
+    place: npt.NDArray[np.int8], labels: Sequence[str], columns: Sequence[npt.NDArray[np.float64]]
 ) -> list[Group]:
-    found = []
-    for label in order:
-        rows = [i for i, other in enumerate(labels) if other == label]
-        if rows:
-            exact, f1 = (100 * sum(values[i] for i in rows) / len(rows) for values in scores)
-            empty = 100 * sum(not answers[i] for i in rows) / len(rows)
-            found.append(Group(label, len(rows), exact, f1, empty))
-    return found
+    total = np.bincount(place, minlength=len(labels)).tolist()
+    sums = [np.bincount(place, column, len(labels)).tolist() for column in columns]
+    return [
+        Group(label, count, *(100 * of_all / count for of_all in of_label))
+        for label, count, *of_label in zip(labels, total, *sums, strict=True)
+        if count
+    ]

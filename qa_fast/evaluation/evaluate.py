@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,33 +13,31 @@ from typing import TYPE_CHECKING, Any
 from qa_fast.data.answers import Prediction, n_best_probabilities
 from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.data.examples import Columns, Example
-from qa_fast.data.opening import open_source, usable
+from qa_fast.data.opening import open_source
 from qa_fast.data.predictions import read_predictions
-from qa_fast.files.reading import Watch
-from qa_fast.files.wording import shown
+from qa_fast.files.json_text import parse_json
+from qa_fast.files.reading import Watch, open_file
 
-from .breakdown import Group, break_down
+from .breakdown import Group
 from .figures import CONFIDENCE_LEVEL, intervals
+from .kept import Derived
 from .matching import (
-    check_gold,
+    OnError,
+    Questions,
+    each_prediction,
     files_of,
-    guess_scoring,
-    match_predictions,
     no_answer_probabilities,
+    notes_on_pairs,
+    read_questions,
     record_of,
 )
 from .metrics import Figure, Normalize, Scored, Scores
+from .pairs import Pairing
+from .sheet import ScoreSheet
 from .statistics import RESAMPLES, Interval, Reliability, reliability
-from .suites.fitting import better_suite
 from .suites.registry import Choice, Rules, choose_suite
 from .suites.suite import Suite
-from .thresholds import (
-    NoAnswerCurves,
-    PrecisionRecall,
-    ThresholdCurve,
-    apply_threshold,
-    no_answer_curves,
-)
+from .thresholds import PrecisionRecall, ThresholdCurve, apply_threshold, no_answer_curves
 
 if TYPE_CHECKING:
     from qa_fast.decoding.search import Scoring
@@ -57,7 +56,7 @@ class Evaluation:
             no-answer probability ("no answer": has the question none?), where they are known.
         thresholds: the total by threshold on the no-answer probability, for "exact" and "f1".
         precision_recall: curves for "exact", "f1" and "oracle"; for "clauses" of CUAD.
-        examples: [Q] the questions.
+        examples: [Q] the questions; in a temporary file, like the predictions, where there are many.
         predictions: [Q] what was predicted; None for a question without a prediction.
         answers: [Q] what was scored: the predicted text, or "" above the no-answer threshold.
         scores: exact match and F1 of each question, between 0 and 1.
@@ -65,6 +64,8 @@ class Evaluation:
         confidence: [Q] how probable the scored answer is, between 0 and 1: the `Prediction.probability`,
             which says the same whatever was asked for, never a share among the n best; of an answer that
             the no-answer threshold makes empty its ``na_prob``. None where unknown.
+        remarks: what the data say about themselves, with counts: gold answers that stand elsewhere or
+            nowhere, contradictions, doubled ids.
         notes: what a reader of the figures must know.
         settings: how the figures were computed.
         run: the record of the prediction run, where one was found.
@@ -76,12 +77,13 @@ class Evaluation:
     calibration: dict[str, Reliability]
     thresholds: dict[str, ThresholdCurve]
     precision_recall: dict[str, PrecisionRecall]
-    examples: list[Example]
-    predictions: list[Prediction | None]
-    answers: list[str]
+    examples: Sequence[Example]
+    predictions: Sequence[Prediction | None]
+    answers: Sequence[str]
     scores: Scores
     na_prob: list[float | None]
     confidence: list[float | None]
+    remarks: list[str]
     notes: list[str]
     settings: dict[str, Any]
     run: dict[str, Any]
@@ -104,6 +106,7 @@ def evaluate(
     split: str | None = None,
     subset: str | None = None,
     limit: int | None = None,
+    on_error: OnError = "fail",
     seed: int = 0,
     **options: Any,
 ) -> Evaluation:
@@ -135,6 +138,8 @@ def evaluate(
         split: which split of a data set with several.
         subset: which subset of a data set on the Hub.
         limit: score only so many questions, the first ones.
+        on_error: "fail" at a row that cannot be scored, or that ``model`` cannot answer; or "skip" it,
+            which the notes say.
         seed: of the bootstrap.
         **options: with ``model``: as of `predict`, such as ``handle_impossible_answer=True``. For
             "cuad" those that its own script answers with, where nothing else is said.
@@ -155,60 +160,67 @@ def evaluate(
     suite_ = chosen.suite
     _check_who_answers(predictions, model, options)
     _check_scoring(suite_, na_prob, na_prob_thresh, skip_no_answer)
-    notes: list[str] = []
     source = open_source(data, columns=columns, split=split, subset=subset)
     watch = Watch([*source.files, *files_of(predictions), *files_of(na_prob)])
-    examples = check_gold(islice(usable(source.rows()), limit), suite_)
-    if model is not None:
-        options = {**suite_.model_options, **options}
-        predictions, run = _answers_of_model(examples, model, options)
-    else:
-        run = record_of(predictions, notes)
-    found = match_predictions(examples, predictions, notes, skip_missing=skip_no_answer)
-    if skip_no_answer:
-        examples = [e for e, p in zip(examples, found, strict=True) if p is not None]
-        found = [p for p in found if p is not None]
-    told = scoring or (run["settings"]["options"]["scoring"] if run else None)
-    scoring = told or guess_scoring(found)
-    probs = no_answer_probabilities(na_prob, found, scoring, notes) if suite_.thresholds else {}
+    questions = read_questions(islice(source.rows(), limit), suite_, on_error)
+    examples, notes = questions.examples, questions.notes
+    options = {"on_error": on_error, **suite_.model_options, **options}
+    with _answered(examples, predictions, model, options, notes) as (stream, run):
+        told = scoring or (run["settings"]["options"]["scoring"] if run else None)
+        sheet, pairing = ScoreSheet(suite_, told), Pairing(stream)
+        for example in examples:
+            sheet.add(example, pairing.take(example.id))
+        notes += notes_on_pairs(questions, pairing, skip_missing=skip_no_answer)
     watch.check()
+    found = pairing.found
+    rows = questions.last_of_each_id() if suite_.by_id else [*range(len(examples))]
+    if skip_no_answer:
+        rows = [row for row in rows if sheet.predicted[row]]
+    if len(rows) < len(examples):
+        for kept in (examples, found, sheet):
+            kept.take(rows)
 
-    raw, tallied, clauses = _score(suite_, examples, found, scoring)
-    na = [probs.get(example.id) for example in examples]
+    ids = Derived(len(examples), lambda row: examples[row].id)
+    probs: dict[int, float] = {}
+    if suite_.thresholds:
+        probs = no_answer_probabilities(na_prob, ids, sheet, notes)
+    na = [probs.get(row) for row in range(len(examples))]
     over = [p is not None and p > na_prob_thresh for p in na]
-    answers = [
-        "" if is_over or p is None else p.answer for is_over, p in zip(over, found, strict=True)
-    ]
-    has_answer = [bool(example.answers) for example in examples]
+    raw, has_answer = sheet.scores, sheet.has_answer
     scores = Scores(*(apply_threshold(values, over, has_answer) for values in raw))
-    scored = Scored(
-        ids=[example.id for example in examples],
-        scores=scores,
-        has_answer=has_answer,
-        predicted=[p is not None for p in found],
-        empty=[p is None or not p.answer for p in found],
-    )
-    curves = _curves(scored, raw, probs, notes)
-    figures = tallied or suite_.totals(scored)
+    scored = Scored(ids, scores, has_answer, sheet.predicted, sheet.empty)
+    if 0 < len(probs) < len(examples):
+        notes.append("thresholds and curves leave out the questions without a prediction")
+    curves = no_answer_curves(raw, probs, has_answer, sheet.empty)
+    figures, clauses = _totals(suite_, scored, examples, found, sheet.scoring)
     metrics = {**{key: figure.value for key, figure in figures.items()}, **curves.best()}
-    notes += _notes_on(suite_, chosen.normalizer, examples, metrics)
-    confidence = _confidences(found, na, over, told, notes)
+    confidence = _confidences(sheet.probabilities(), na, over)
+    notes += _notes_on(chosen, questions, sheet, metrics)
+    empty = [is_over or says_none for is_over, says_none in zip(over, sheet.empty, strict=True)]
     return Evaluation(
         metrics=metrics,
         intervals=intervals(figures, seed),
-        breakdowns=break_down(examples, found, answers, scores, suite_.tokens),
+        breakdowns=sheet.breakdown.groups(scores, empty),
         calibration=_calibrate(confidence, scores, na, has_answer),
         thresholds=curves.thresholds,
         precision_recall={**curves.precision_recall, **clauses},
         examples=examples,
         predictions=found,
-        answers=answers,
+        answers=Derived(
+            len(examples), lambda row: "" if empty[row] else getattr(found[row], "answer", "")
+        ),
         scores=scores,
         na_prob=na,
         confidence=confidence,
+        remarks=questions.remarks.lines(),
         notes=notes,
         settings=_settings(
-            chosen, language=language, na_prob_thresh=na_prob_thresh, scoring=scoring, seed=seed
+            chosen,
+            language=language,
+            na_prob_thresh=na_prob_thresh,
+            scoring=sheet.scoring,
+            on_error=on_error,
+            seed=seed,
         ),
         run=run,
     )
@@ -256,40 +268,49 @@ def _check_scoring(suite: Suite, na_prob: Any, na_prob_thresh: float, skip_no_an
         )
 
 
-def _answers_of_model(
-    examples: Sequence[Example], model: Any, options: Mapping[str, Any]
-) -> tuple[list[Prediction], dict[str, Any]]:
-    """What ``model`` answers, and the manifest of its run."""
+@contextmanager
+def _answered(
+    examples: Sequence[Example],
+    predictions: Any,
+    model: Any,
+    options: Mapping[str, Any],
+    notes: list[str],
+) -> Iterator[tuple[Iterable[Prediction], dict[str, Any]]]:
+    """The predictions, which a ``model`` may have to make first, and the manifest of their run."""
+    if model is None:
+        yield each_prediction(predictions), record_of(predictions, notes)
+        return
     from qa_fast.runs.predict import predict
 
     with TemporaryDirectory() as folder:
         run = predict(examples, Path(folder) / "predictions.parquet", model=model, **options)
-        return list(read_predictions(run.output)), run.manifest
+        if run.rejects is not None:
+            with open_file(run.rejects) as file:
+                first = parse_json(file.readline())
+            notes.append(
+                f"{run.rejected} questions could not be answered, the first of them {first['id']!r}: "
+                f"{first['reason']}"
+            )
+        yield read_predictions(run.output), run.manifest
 
 
 # --- figures ------------------------------------------------------------------------------------
 
 
-def _score(
+def _totals(
     suite: Suite,
+    scored: Scored,
     examples: Sequence[Example],
     predictions: Sequence[Prediction | None],
     scoring: Scoring,
-) -> tuple[Scores, dict[str, Figure], dict[str, PrecisionRecall]]:
-    """Question by question: the scores, and the totals and the curve of a suite that tallies."""
-    exact: list[float] = []
-    f1: list[float] = []
-    tally = suite.tally() if suite.tally else None
+) -> tuple[dict[str, Figure], dict[str, PrecisionRecall]]:
+    """The suite's totals, and the curve of a suite that tallies whole n-best lists."""
+    if suite.tally is None:
+        return suite.totals(scored), {}
+    tally = suite.tally()
     for example, prediction in zip(examples, predictions, strict=True):
-        golds = example.answers or ()
-        of_one = suite.score(None if prediction is None else prediction.answer, golds)
-        exact.append(of_one[0])
-        f1.append(of_one[1])
-        if tally is not None:
-            tally.add(example.id, golds, _rated_answers(prediction, scoring))
-    if tally is None:
-        return Scores(exact, f1), {}, {}
-    return Scores(exact, f1), tally.totals(), {"clauses": tally.curve()}
+        tally.add(example.id, example.answers or (), _rated_answers(prediction, scoring))
+    return tally.totals(), {"clauses": tally.curve()}
 
 
 def _rated_answers(
@@ -304,88 +325,42 @@ def _rated_answers(
     return [*zip(texts, n_best_probabilities(prediction, scoring), strict=True)]
 
 
-def _curves(
-    scored: Scored, raw: Scores, probs: Mapping[str, float], notes: list[str]
-) -> NoAnswerCurves:
-    """What the no-answer probabilities are good for; notes say what to know of it."""
-    if 0 < len(probs) < len(scored.ids):
-        notes.append("thresholds and curves leave out the questions without a prediction")
-    row_of = {id_: i for i, id_ in enumerate(scored.ids)}
-    na_prob = {row_of[id_]: p for id_, p in probs.items()}
-    return no_answer_curves(raw, na_prob, scored.has_answer, scored.empty)
-
-
 def _notes_on(
-    suite: Suite, normalizer: str | None, examples: Sequence[Example], metrics: Mapping[str, float]
+    chosen: Choice, questions: Questions, sheet: ScoreSheet, metrics: Mapping[str, float]
 ) -> list[str]:
-    """What to know of the figures of ``suite``."""
+    """What to know of the figures."""
     notes = []
     if any(key.startswith("best_") for key in metrics):
         notes.append(
             "best_exact and best_f1 use the thresholds that are best on these very questions: they "
             "show what could be gained, not what new questions would get"
         )
-    if normalizer is not None:
+    if chosen.normalizer is not None:
         notes.append(
-            f"answers are compared by the normalizer {normalizer}, not as {suite.title}'s script does: "
-            "the figures are not its"
+            f"answers are compared by the normalizer {chosen.normalizer}, not as "
+            f"{chosen.suite.title}'s script does: the figures are not its"
         )
-    better = better_suite(suite.name, examples)
-    return [*notes, better] if better else notes
+    if better := questions.fitting.better_than(chosen.suite.name):
+        notes.append(better)
+    if sheet.lacking:
+        notes.append(
+            f"{sheet.lacking} of {sum(sheet.predicted)} predictions do not say how probable their "
+            "answer is, as those of older versions and of other programs do not: they have no "
+            "confidence and no part in its calibration. Answering again with predict, to Parquet or "
+            "JSONL, stores it"
+        )
+    return notes
 
 
 def _confidences(
-    predictions: Sequence[Prediction | None],
-    na: Sequence[float | None],
-    over: Sequence[bool],
-    scoring: Scoring | None,
-    notes: list[str],
+    probabilities: Sequence[float | None], na: Sequence[float | None], over: Sequence[bool]
 ) -> list[float | None]:
-    """[Q] how probable each scored answer is: the empty one where ``na`` is ``over`` the threshold.
-
-    A note counts the answers of which it is not known; but not texts alone, of which it never was.
-
-    Args:
-        predictions: [Q] what was predicted.
-        na: [Q] no-answer probabilities.
-        over: [Q] whether these are over the threshold.
-        scoring: the unit of scores; None where nobody said it.
-        notes: those so far.
-    """
+    """[Q] how probable each scored answer is: the empty one where ``na`` is ``over`` the threshold."""
     are_probabilities = all(0 <= p <= 1 for p in na if p is not None)
-    found, lacking = list[float | None](), 0
-    for is_over, p, prediction in zip(over, na, predictions, strict=True):
-        if is_over:
-            found.append(p if are_probabilities else None)
-        else:
-            known = None if prediction is None else _confidence(prediction, scoring)
-            found.append(known)
-            lacking += known is None and prediction is not None and prediction.score is not None
-    if lacking:
-        notes.append(
-            f"{lacking} of {sum(p is not None for p in predictions)} predictions do not say how "
-            "probable their answer is, as those of older versions and of other programs do not: they "
-            "have no confidence and no part in its calibration. Answering again with predict, to "
-            "Parquet or JSONL, stores it"
-        )
-    return found
-
-
-def _confidence(prediction: Prediction, scoring: Scoring | None) -> float | None:
-    """How probable the prediction is among all spans, where it says so.
-
-    Scores of "shared" are that, before rounding, in files without the probability too. Those of
-    "probability" are not: of one chunk each, and sums over equal answers.
-    """
-    probability = prediction.probability
-    if probability is None and scoring == "shared" and prediction.score is not None:
-        probability = min(max(prediction.score, 0.0), 1.0)
-    if probability is not None and not 0 <= probability <= 1:
-        raise ValueError(
-            f"the probability of a prediction must be from 0 to 1; got {shown(probability)} of "
-            f"{prediction.id!r}"
-        )
-    return probability
+    return [
+        (p if are_probabilities else None) if is_over else probability
+        for is_over, p, probability in zip(over, na, probabilities, strict=True)
+    ]
 
 
 def _calibrate(

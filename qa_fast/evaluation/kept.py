@@ -14,8 +14,70 @@ T = TypeVar("T")
 _IN_MEMORY = 16 << 20  # bytes; what is more goes to a temporary file
 
 
-class Kept(Sequence[T], Generic[T]):
-    """A sequence that lies in a temporary file once it is large; it can only grow.
+class _Sequence(Sequence[T], Generic[T]):
+    """What sequences have in common whose items are made when they are asked for."""
+
+    def _item(self, index: int) -> T:
+        """The item at an index from 0 to the length - 1."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        """The item at ``index``; a list of those of a slice."""
+        places = range(len(self))[index]
+        return self._item(places) if isinstance(places, int) else list(map(self._item, places))
+
+    def __iter__(self) -> Iterator[T]:
+        """All items."""
+        return map(self._item, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another sequence has equal items."""
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """As a list shows itself, but not beyond a few items."""
+        more = ", ..." if len(self) > 3 else ""
+        return f"[{', '.join(map(repr, self[:3]))}{more}]"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as a list."""
+        return list, (list(self),)
+
+
+class Derived(_Sequence[T]):
+    """A sequence of N items that are worked out from others.
+
+    Args:
+        length: N.
+        item: gives an item by its index.
+
+    Example:
+        >>> Derived(3, lambda i: i * i)[1:]
+        [1, 4]
+    """
+
+    def __init__(self, length: int, item: Callable[[int], T]) -> None:
+        self._length = length
+        self._of = item
+
+    def __len__(self) -> int:
+        """How many items there are."""
+        return self._length
+
+    def _item(self, index: int) -> T:
+        return self._of(index)
+
+
+class Kept(_Sequence[T]):
+    """A sequence that lies in a temporary file once it is large.
 
     Items are made anew whenever they are asked for; all of them in one pass is cheapest.
 
@@ -36,59 +98,37 @@ class Kept(Sequence[T], Generic[T]):
         self._make = make
         self._file = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
         finalize(self, self._file.close)
-        self._ends = array("Q", [0])
+        self._begins, self._sizes = array("Q"), array("Q")
+        self._end = 0
         self._at = 0  # in the file: a call to seek costs a system call
 
     def append(self, item: T) -> None:
         """Add an item."""
         data = pickle.dumps(self._fields(item), pickle.HIGHEST_PROTOCOL)
-        self._go_to(end := self._ends[-1])
-        self._at += self._file.write(data)
-        self._ends.append(end + len(data))
+        self._go_to(self._end)
+        self._file.write(data)
+        self._begins.append(self._end)
+        self._sizes.append(len(data))
+        self._at = self._end = self._end + len(data)
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Go on with the items at ``rows`` only, in that order."""
+        for name in ("_begins", "_sizes"):
+            values = getattr(self, name)
+            setattr(self, name, array("Q", [values[row] for row in rows]))
 
     def __len__(self) -> int:
         """How many items there are."""
-        return len(self._ends) - 1
+        return len(self._begins)
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        """The item at ``index``; a list of those of a slice."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return self._read(range(len(self))[index])
-
-    def __iter__(self) -> Iterator[T]:
-        """All items."""
-        return map(self._read, range(len(self)))
-
-    def _read(self, index: int) -> T:
-        begin, end = self._ends[index : index + 2]
+    def _item(self, index: int) -> T:
+        begin, size = self._begins[index], self._sizes[index]
         self._go_to(begin)
-        data = self._file.read(end - begin)
-        self._at = end
+        data = self._file.read(size)
+        self._at = begin + size
         return self._make(*pickle.loads(data))
 
     def _go_to(self, place: int) -> None:
         if self._at != place:
             self._file.seek(place)
             self._at = place
-
-    def __eq__(self, other: object) -> bool:
-        """Whether another sequence has equal items."""
-        if not isinstance(other, Sequence) or isinstance(other, str):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        """As a list shows itself, but not beyond a few items."""
-        more = ", ..." if len(self) > 3 else ""
-        return f"[{', '.join(map(repr, self[:3]))}{more}]"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled and copied as a list."""
-        return list, (list(self),)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, get_args
 
-from qa_fast.data.answers import Prediction, null_odds
+import numpy as np
+
+from qa_fast.data.answers import Prediction
 from qa_fast.data.answers import na_prob as na_prob_of
-from qa_fast.data.errors import Argument, ArgumentError
-from qa_fast.data.examples import Example
+from qa_fast.data.errors import Argument, ArgumentError, OneOf, parts_of
+from qa_fast.data.examples import Row
 from qa_fast.data.predictions import official_predictions, read_predictions
 from qa_fast.files.json_text import read_json
 from qa_fast.files.kinds import PACKED_SUFFIXES
@@ -19,39 +23,124 @@ from qa_fast.files.wording import shown
 from qa_fast.runs.manifest import find_manifests
 from qa_fast.runs.output import Output
 
+from .pairs import Examples, Pairing
+from .remarks import Oddity, Remarks
+from .sheet import ScoreSheet
+from .suites.fitting import Fitting
 from .suites.suite import Suite
 
-if TYPE_CHECKING:
-    from qa_fast.decoding.search import Scoring
+OnError = Literal["fail", "skip"]
 
 
-def check_gold(rows: Iterable[Example], suite: Suite) -> list[Example]:
-    """The questions; a ValueError where one cannot be scored."""
-    examples = list(rows)
-    if not examples:
-        raise ValueError("the data have no questions; there is nothing to score")
-    seen: set[str] = set()
-    for example in examples:
-        if example.id in seen:
-            raise ValueError(
-                f"id {example.id!r} occurs twice in the data: predictions cannot be told apart by it"
-            )
-        seen.add(example.id)
-        if example.answers is None:
-            raise ValueError(
-                f"question {example.id!r} has no gold answers in the data, not even an empty list, "
-                "which says that there is none; give data with answers, or say which column they "
-                "are in"
-            )
-        if not suite.unanswerable and not example.answers:
-            raise ArgumentError(
-                f"question {example.id!r} is unanswerable, which {suite.title} does not know; a suite "
-                "that does is ",
-                Argument("suite", "squad2"),
-            )
-        if suite.check is not None:
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """The questions of an evaluation.
+
+    Attributes:
+        examples: [Q] those that can be scored.
+        left_out: the ids of those that cannot.
+        again: the rows of every id that occurs more than once.
+        remarks: what the data say about themselves, counted.
+        fitting: which suite fits them.
+        notes: how many were left out.
+    """
+
+    examples: Examples
+    left_out: set[str]
+    again: list[list[int]]
+    remarks: Remarks
+    fitting: Fitting
+    notes: list[str]
+
+    def last_of_each_id(self) -> list[int]:
+        """The rows of all ids, in the order of the first ones; of several with one id the last."""
+        last = {rows[0]: rows[-1] for rows in self.again}
+        later = {row for rows in self.again for row in rows[1:]}
+        return [last.get(row, row) for row in range(len(self.examples)) if row not in later]
+
+
+def read_questions(rows: Iterable[Row], suite: Suite, on_error: OnError) -> Questions:
+    """Read the questions, for more than one pass.
+
+    Args:
+        rows: the data.
+        suite: that is to score them.
+        on_error: "fail" at a row that cannot be scored, or "skip" it.
+
+    Raises:
+        ValueError: with ``on_error="fail"``, at the first row that cannot be scored; or where there are
+            no questions.
+    """
+    if on_error not in get_args(OnError):
+        raise ArgumentError(Argument("on_error"), f" must be 'fail' or 'skip'; got {on_error!r}")
+    found = Questions(Examples(), set(), [], Remarks(), Fitting(), [])
+    reasons: list[str] = []
+    hashes = array("q")
+    for row in rows:
+        problem, example = _problem(row, suite), row.example
+        if problem is None and example is not None:
+            found.examples.append(example)
+            found.remarks.add(example)
+            found.fitting.add(example)
+            hashes.append(hash(example.id))
+            continue
+        assert problem is not None
+        if on_error == "fail":
+            way = OneOf(((Argument("on_error", "skip"), " leaves such rows out"),), " (", ")")
+            raise ArgumentError(f"{row.place}: ", *parts_of(problem), way) from None
+        reasons.append(f"{row.place}: {problem}")
+        if example is not None:
+            found.left_out.add(example.id)
+    if reasons:
+        total = len(reasons) + len(found.examples)
+        found.notes.append(
+            f"{len(reasons)} of {total} rows cannot be scored and are left out, the first is "
+            f"{reasons[0]}"
+        )
+    if not found.examples:
+        raise ValueError("; ".join(["the data have no questions that can be scored", *reasons[:1]]))
+    found.again.extend(_doubled(found.examples, hashes))
+    oddity = Oddity.REPEATED if suite.by_id else Oddity.DOUBLED
+    for of_one in found.again:
+        for row_number in of_one[1:]:
+            found.remarks.count(oddity, found.examples[row_number].id)
+    return found
+
+
+def _problem(row: Row, suite: Suite) -> ValueError | None:
+    """Why the question in a row cannot be scored; None where it can."""
+    example = row.example
+    if example is None or row.gold_problem is not None:
+        return row.problem or row.gold_problem
+    if example.answers is None:
+        return ValueError(
+            f"question {example.id!r} has no gold answers in the data, not even an empty list, "
+            "which says that there is none; give data with answers, or say which column they "
+            "are in"
+        )
+    if not suite.unanswerable and not example.answers:
+        return ArgumentError(
+            f"question {example.id!r} is unanswerable, which {suite.title} does not know; a suite "
+            "that does is ",
+            Argument("suite", "squad2"),
+        )
+    if suite.check is not None:
+        try:
             suite.check(example)
-    return examples
+        except ValueError as error:
+            return error
+    return None
+
+
+def _doubled(examples: Examples, hashes: array[int]) -> list[list[int]]:
+    """The rows of every id that occurs more than once. Ids are not kept in memory, but their hashes."""
+    values, counts = np.unique(np.frombuffer(hashes, np.int64), return_counts=True)
+    twice = set(values[counts > 1].tolist())
+    rows: dict[str, list[int]] = {}
+    for row, value in enumerate(hashes if twice else ()):
+        if value in twice:
+            rows.setdefault(examples[row].id, []).append(row)
+    return [of_one for of_one in rows.values() if len(of_one) > 1]
 
 
 def files_of(source: Any) -> list[Path]:
@@ -81,86 +170,91 @@ def record_of(predictions: Any, notes: list[str]) -> dict[str, Any]:
         return {}
 
 
-def match_predictions(
-    examples: Sequence[Example], predictions: Any, notes: list[str], *, skip_missing: bool = False
-) -> list[Prediction | None]:
-    """The prediction of each question; notes say what is missing or left over.
-
-    Args:
-        examples: the questions.
-        predictions: in any form that `evaluate` takes.
-        notes: to be added to.
-        skip_missing: whether questions without a prediction are going to be left out.
-    """
-    by_id: dict[str, Prediction] = {}
-    for prediction in _each_prediction(predictions):
-        if not isinstance(prediction, Prediction) or not isinstance(prediction.answer, str):
-            raise ValueError(
-                f"predictions must be texts by their ids, or Prediction objects; got {shown(prediction)}"
-            )
-        if prediction.id in by_id:
-            raise ValueError(f"id {prediction.id!r} occurs twice in the predictions")
-        by_id[prediction.id] = prediction
-    found = [by_id.get(example.id) for example in examples]
-    missing = [example.id for example, p in zip(examples, found, strict=True) if p is None]
-    if len(missing) == len(examples):
-        theirs = f"the first is of {next(iter(by_id))!r}" if by_id else "there are none"
-        raise ValueError(
-            f"no prediction is of a question in the data, whose first id is {missing[0]!r}; of the "
-            f"predictions {theirs}"
-        )
-    if missing:
-        what = "are left out" if skip_missing else "score 0"
-        notes.append(
-            f"{len(missing)} of {len(examples)} questions have no prediction and {what}, the first "
-            f"of them {missing[0]!r}"
-        )
-    extra = len(by_id) - (len(examples) - len(missing))
-    if extra:
-        ids = {example.id for example in examples}
-        first = next(id_ for id_ in by_id if id_ not in ids)
-        notes.append(f"{extra} predictions are of no question in the data, the first {first!r}")
-    return found
-
-
-def _each_prediction(source: Any) -> Iterable[Prediction]:
+def each_prediction(source: Any) -> Iterable[Prediction]:
     """The predictions of whatever `evaluate` takes; what iterables hold is not checked yet."""
     if isinstance(source, Mapping):
         return official_predictions(source, "predictions")
     return read_predictions(source) if isinstance(source, (str, Path)) else source
 
 
+def notes_on_pairs(
+    questions: Questions, pairing: Pairing, *, skip_missing: bool = False
+) -> list[str]:
+    """How many questions have no prediction, and how many predictions no question.
+
+    Args:
+        questions: all of them.
+        pairing: with which all of them have been asked for.
+        skip_missing: whether questions without a prediction are going to be left out.
+
+    Raises:
+        ValueError: no question has a prediction; or an id has too many of them.
+    """
+    examples = questions.examples
+    missing = [row for row, prediction in enumerate(pairing.found) if prediction is None]
+    extra, first = pairing.left_over(questions.left_out)
+    if len(missing) == len(examples):
+        theirs = f"the first is of {first!r}" if extra else "there are none"
+        raise ValueError(
+            f"no prediction is of a question in the data, whose first id is {examples[0].id!r}; of the "
+            f"predictions {theirs}"
+        )
+    notes = []
+    if missing:
+        what = "are left out" if skip_missing else "score 0"
+        notes.append(
+            f"{len(missing)} of {len(examples)} questions have no prediction and {what}, the first "
+            f"of them {examples[missing[0]].id!r}"
+        )
+    if extra:
+        notes.append(f"{extra} predictions are of no question in the data, the first {first!r}")
+    return notes
+
+
 def no_answer_probabilities(
     given: Mapping[str, float] | str | Path | None,
-    predictions: Sequence[Prediction | None],
-    scoring: Scoring,
+    ids: Sequence[str],
+    sheet: ScoreSheet,
     notes: list[str],
-) -> dict[str, float]:
-    """No-answer probabilities of the questions with a prediction; {} where they are not known."""
-    wanted = {p.id: p for p in predictions if p is not None}
+) -> dict[int, float]:
+    """No-answer probabilities of the questions with a prediction, by the row; {} where not known.
+
+    They have the order in which they are given, which the best threshold may depend on.
+
+    Args:
+        given: them; None: they are made of the null scores.
+        ids: [Q] of the questions.
+        sheet: of the questions.
+        notes: to be added to.
+    """
+    wanted = [row for row, predicted in enumerate(sheet.predicted) if predicted]
     if given is None:
-        odds = {id_: null_odds(prediction, scoring) for id_, prediction in wanted.items()}
-        known = {id_: na_prob_of(value) for id_, value in odds.items() if value is not None}
-        if 0 < len(known) < len(odds):
+        odds = sheet.null_odds()
+        known = {row: na_prob_of(value) for row in wanted if (value := odds[row]) is not None}
+        if 0 < len(known) < len(wanted):
             notes.append(
-                f"{len(odds) - len(known)} of {len(odds)} predictions have no null score: no "
+                f"{len(wanted) - len(known)} of {len(wanted)} predictions have no null score: no "
                 "no-answer probabilities are used"
             )
-        return known if len(known) == len(odds) else {}
+        return known if len(known) == len(wanted) else {}
     name = "na_prob"
     if isinstance(given, (str, Path)):
         name, given = str(given), _read_na_prob(Path(given))
-    for id_ in wanted:
+    rows: dict[str, list[int]] = {}
+    for row, id_ in enumerate(ids):
+        if sheet.predicted[row]:
+            rows.setdefault(id_, []).append(row)
+    for id_ in rows:
         value = given.get(id_)
         if not _is_number(value):
             got = "nothing" if value is None else shown(value)
             raise ValueError(
                 f"{name} must have a number for every prediction; got {got} for {id_!r}"
             )
-    extra = [id_ for id_ in given if id_ not in wanted]
+    extra = [id_ for id_ in given if id_ not in rows]
     if extra:
         notes.append(f"{name} has {len(extra)} ids of no scored question, the first {extra[0]!r}")
-    return {id_: value for id_, value in given.items() if id_ in wanted}
+    return {row: value for id_, value in given.items() for row in rows.get(id_, ())}
 
 
 def _is_number(value: Any) -> bool:
@@ -183,12 +277,3 @@ def _read_na_prob(path: Path) -> Mapping[str, float]:
             f"{path}: must be an object from ids to numbers; got a {type(found).__name__}"
         )
     return found
-
-
-def guess_scoring(predictions: Sequence[Prediction | None]) -> Scoring:
-    """Logits where a score is no probability; of the probabilities, which does not matter here."""
-    for prediction in predictions:
-        scores = () if prediction is None else [a["score"] for a in prediction.n_best]
-        if any(score is not None and not 0 <= score <= 1 for score in scores):
-            return "logit"
-    return "shared"

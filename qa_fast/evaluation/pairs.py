@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any
@@ -20,18 +20,22 @@ from qa_fast.files.wording import shown
 from .kept import Kept
 
 
-def kept_examples() -> Kept[Example]:
+class Examples(Kept[Example]):
     """Room for questions, out of memory."""
-    return Kept(attrgetter(*(field.name for field in fields(Example))), Example)
+
+    def __init__(self) -> None:
+        super().__init__(attrgetter(*(field.name for field in fields(Example))), Example)
 
 
-def kept_predictions() -> Kept[Prediction | None]:
+class Predictions(Kept[Prediction | None]):
     """Room for predictions, out of memory; None for a question without one."""
-    values = attrgetter(*(field.name for field in fields(Prediction)))
-    return Kept(
-        lambda prediction: () if prediction is None else values(prediction),
-        lambda *values: Prediction(*values) if values else None,
-    )
+
+    def __init__(self) -> None:
+        values = attrgetter(*(field.name for field in fields(Prediction)))
+        super().__init__(
+            lambda prediction: () if prediction is None else values(prediction),
+            lambda *values: Prediction(*values) if values else None,
+        )
 
 
 class Pairing:
@@ -55,9 +59,9 @@ class Pairing:
     """
 
     def __init__(self, predictions: Iterable[Any]) -> None:
-        self.found = kept_predictions()
+        self.found = Predictions()
         self._coming = map(_checked, predictions)
-        self._early = kept_predictions()
+        self._early = Predictions()
         # By the id: those that came before their questions, and of questions whose turn has been.
         self._waiting: dict[str, deque[int]] = {}
         self._given: dict[str, int] | None = None
@@ -89,8 +93,11 @@ class Pairing:
         place = self._given.get(id_, -1)
         return None if place < 0 else self.found[place]
 
-    def left_over(self) -> tuple[int, str | None]:
+    def left_over(self, ignored: Collection[str] = ()) -> tuple[int, str | None]:
         """How many predictions are of no question, and the id of the first, once all questions are done.
+
+        Args:
+            ignored: ids of questions that were left out on purpose.
 
         Raises:
             ValueError: there are more predictions with an id than questions.
@@ -98,10 +105,12 @@ class Pairing:
         asked = set(self._asked)
         number, first = 0, None
         for id_ in self._left_ids():
+            if id_ in ignored:
+                continue
             # Different ids may have the same hash.
             if hash(id_) in asked and any(p is not None and p.id == id_ for p in self.found):
                 raise ValueError(
-                    f"id {id_!r} occurs more often in the predictions than in the data"
+                    f"id {id_!r} occurs twice in the predictions, or more often than in the data"
                 )
             number, first = number + 1, id_ if first is None else first
         return number, first

@@ -32,7 +32,14 @@ class Oddity(Enum):
         "they count as unanswerable, as in the official scripts",
     )
     EMPTY = ("questions that are empty", "")
-    DOUBLED = ("questions with an id that occurred before", "")
+    DOUBLED = (
+        "questions with an id that occurred before",
+        "each one counts, as in the suite's script",
+    )
+    REPEATED = (
+        "questions with an id that occurs again",
+        "the last one counts, as in the suite's script",
+    )
 
 
 class Remarks:

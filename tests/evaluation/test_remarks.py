@@ -76,4 +76,9 @@ def test_what_others_count() -> None:
     for id_ in "aba":
         remarks.add(Example(id_, "Where?", TEXT, ()))
     remarks.count(Oddity.DOUBLED, "a")
-    assert remarks.lines() == ["questions with an id that occurred before: 1 of 3, first of 'a'"]
+    assert remarks.lines() == [
+        (
+            "questions with an id that occurred before: 1 of 3, first of 'a'; each one counts, as in "
+            "the suite's script"
+        )
+    ]

@@ -10,7 +10,7 @@ from scipy.stats import bootstrap
 
 from qa_fast.data.answers import Prediction
 from qa_fast.data.examples import Example
-from qa_fast.evaluation.breakdown import break_down, question_word
+from qa_fast.evaluation.breakdown import Breakdown, question_word
 from qa_fast.evaluation.compare import ScoredAnswer, compare
 from qa_fast.evaluation.metrics import Scores
 from qa_fast.evaluation.statistics import bootstrap_means, mcnemar, mean_interval, reliability
@@ -98,9 +98,10 @@ def test_every_question_is_in_one_group_of_each_feature() -> None:
     ]
     predictions = [Prediction(str(i), "a", chunks=n) for i, n in enumerate((1, 2, 4, 9))]
     scores = Scores([1, 0, 0, 1], [1.0, 0.0, 0.5, 1.0])
-    found = break_down(
-        examples, predictions, ["a", "", "a", "a"], scores, choose_suite().suite.tokens
-    )
+    breakdown = Breakdown(choose_suite().suite.tokens)
+    for example, prediction in zip(examples, predictions, strict=True):
+        breakdown.add(example, prediction)
+    found = breakdown.groups(scores, [False, True, False, False])
     labels = {feature: [group.label for group in groups] for feature, groups in found.items()}
     assert labels == {
         "answer_length": ["1", "2", "9+", "no answer"],
@@ -117,7 +118,9 @@ def test_every_question_is_in_one_group_of_each_feature() -> None:
 
 def test_unknown_features_are_left_out() -> None:
     example = Example("0", "Wer war es?", "Ada", ("Ada",))
-    found = break_down([example], [None], [""], Scores([0], [0]), str.split)
+    breakdown = Breakdown(str.split)
+    breakdown.add(example, None)
+    found = breakdown.groups(Scores([0], [0]), [True])
     assert list(found) == ["answer_length", "context_length"]
 
 

@@ -54,6 +54,7 @@ def cuad(normalize: Normalize) -> Suite:
         tokens=squad.tokens,
         totals=squad.totals,
         unanswerable=True,
+        by_id=True,
         tally=ClauseTally,
         check=_check,
         # As run.sh beside the script has it.

@@ -32,7 +32,13 @@ SOURCE_2 = "rajpurkar.github.io/SQuAD-explorer evaluate-v2.0.py"
 
 
 def _like_1(
-    name: str, title: str, source: str, normalize: Normalize, *, skips_missing: bool = False
+    name: str,
+    title: str,
+    source: str,
+    normalize: Normalize,
+    *,
+    skips_missing: bool = False,
+    by_id: bool = False,
 ) -> Suite:
     return Suite(
         name=name,
@@ -42,6 +48,7 @@ def _like_1(
         tokens=words_of(normalize),
         totals=totals_of_squad1,
         skips_missing=skips_missing,
+        by_id=by_id,
     )
 
 
@@ -56,6 +63,7 @@ mrqa: Callable[[Normalize], Suite] = partial(
     "MRQA 2019",
     "mrqa/MRQA-Shared-Task-2019 mrqa_official_eval.py",
     skips_missing=True,
+    by_id=True,
 )
 arcd: Callable[[Normalize], Suite] = partial(
     _like_1, "arcd", "ARCD", "husseinmozannar/SOQAL bert/evaluate.py"
@@ -84,4 +92,5 @@ def squad2(normalize: Normalize) -> Suite:
         totals=totals_of_squad2,
         unanswerable=True,
         thresholds=True,
+        by_id=True,
     )

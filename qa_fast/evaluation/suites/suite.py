@@ -47,6 +47,8 @@ class Suite:
         unanswerable: whether it knows questions without an answer.
         thresholds: whether its script takes no-answer probabilities.
         skips_missing: whether its script can leave out the questions without a prediction.
+        by_id: whether its script keeps scores by the id, so that of several questions with one id the
+            last counts.
         tally: where the totals are not of answers but of n-best lists, what counts them.
         check: raises a ValueError for a question that the suite cannot have.
         model_options: how its own script has a model answer, where not as `predict` does.
@@ -61,6 +63,7 @@ class Suite:
     unanswerable: bool = False
     thresholds: bool = False
     skips_missing: bool = False
+    by_id: bool = False
     tally: Callable[[], Tally] | None = None
     check: Callable[[Example], None] | None = None
     model_options: Mapping[str, Any] = field(default_factory=dict)
