@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qa_fast.data.answers import Prediction, null_odds
 from qa_fast.data.answers import na_prob as na_prob_of
 from qa_fast.data.examples import Example
+from qa_fast.data.frames import table_columns
 from qa_fast.data.predictions import read_predictions
 from qa_fast.files.json_text import read_json
 from qa_fast.files.kinds import PACKED_SUFFIXES
@@ -115,6 +116,12 @@ def _each_prediction(source: Any) -> Iterable[Prediction]:
     """The predictions of whatever `evaluate` takes; what iterables hold is not checked yet."""
     if isinstance(source, Mapping):
         return (Prediction(str(id_), text) for id_, text in source.items())
+    if table_columns(source) is not None:
+        raise ValueError(
+            f"predictions must be texts by their ids, or Prediction objects; got a "
+            f"{type(source).__name__}: of two of its columns dict(zip(table['id'], table['answer'])) "
+            "makes the texts by their ids"
+        )
     return read_predictions(source) if isinstance(source, (str, Path)) else source
 
 

@@ -170,6 +170,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("evaluate texts", prediction(n_best=[{"score": 1.0}]), "line 1: answer must be a text; got NoneType"),
     ("evaluate texts", prediction() + b'{"id": "q1"}', "line 2: a prediction has an id and an answer"),
     ("evaluate texts", prediction() * 2, "id 'q0' occurs twice in the predictions"),
+    ("evaluate texts", b"id,answer\nq0,Ada\n", "t.json: is a table, and predictions are read from JSON"),
     ("evaluate texts", LATIN, "not JSON: not UTF-8 text"),
     ("evaluate parquet", lambda b: b[:-9], "t.parquet: not a Parquet file"),
     ("evaluate parquet", lambda _: parquet({"id": ["q0"]}), "row 0: a prediction has an id and an answer"),

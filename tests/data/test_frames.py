@@ -175,6 +175,11 @@ def test_a_table_is_not_read_further_than_asked_for() -> None:
 def test_gold_answers_of_a_table() -> None:
     predictions = {str(i): ("Ada" if i % 2 else "") for i in range(COUNT)}
     assert evaluate(TABLE.to_pandas(), predictions).metrics["exact"] == 100.0
+    table = pd.DataFrame({"id": predictions.keys(), "answer": predictions.values()})
+    with pytest.raises(ValueError, match=r"got a DataFrame: of two of its columns dict\(zip\("):
+        evaluate(TABLE, table)
+    found = evaluate(TABLE, dict(zip(table["id"], table["answer"], strict=True)))
+    assert found.metrics["exact"] == 100.0
 
 
 def test_no_library_is_loaded_for_it() -> None:
