@@ -25,6 +25,7 @@ from .tables import CsvSource, begins_table, names_table
 
 STANDARD_INPUT = "-"
 _SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", *PACKED_SUFFIXES}
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark, white space
 _MOST_HEADER = 1 << 16  # bytes of a line that are looked at, which may be a whole SQuAD file
 
 
@@ -135,18 +136,19 @@ def _open_path(path: Path, columns: Columns) -> Source:
 
 def _beginning(file: BinaryIO) -> bytes:
     """The first line that is not blank, or its beginning, with the blank ones before it."""
-    found = line = file.readline(_MOST_HEADER)
-    while line and not line.strip(b"\xef\xbb\xbf \t\r\n"):
-        line = file.readline(_MOST_HEADER)
-        found += line
-    return found
+    lines = []
+    while line := file.readline(_MOST_HEADER):
+        lines.append(line)
+        if line.strip(_BLANK):
+            break
+    return b"".join(lines)
 
 
 def _text_kind(
     beginning: bytes, path: Path | None, columns: Columns
 ) -> type[CsvSource] | type[JsonSource]:
     """What reads a text that begins so."""
-    line = beginning.lstrip(b"\xef\xbb\xbf \t\r\n")
+    line = beginning.lstrip(_BLANK)
     # JSON, or HTML by mistake.
     if line[:1] in (b"{", b"[", b"<"):
         return JsonSource
