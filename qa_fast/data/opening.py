@@ -25,6 +25,7 @@ from .tables import CsvSource, begins_table, names_table
 
 STANDARD_INPUT = "-"
 _SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", *PACKED_SUFFIXES}
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark, white space
 _MOST_HEADER = 1 << 16  # bytes of a line that are looked at, which may be a whole SQuAD file
 
 
@@ -138,11 +139,12 @@ def _open_path(path: Path, columns: Columns, split: str | None) -> Source:
 
 def _beginning(file: BinaryIO) -> bytes:
     """The first line that is not blank, or its beginning, with the blank ones before it."""
-    found = line = file.readline(_MOST_HEADER)
-    while line and not line.strip(b"\xef\xbb\xbf \t\r\n"):
-        line = file.readline(_MOST_HEADER)
-        found += line
-    return found
+    lines = []
+    while line := file.readline(_MOST_HEADER):
+        lines.append(line)
+        if line.strip(_BLANK):
+            break
+    return b"".join(lines)
 
 
 def _text_source(
@@ -153,7 +155,7 @@ def _text_source(
     stream: BinaryIO | None = None,
 ) -> CsvSource | JsonSource:
     """What reads a text that begins so; ``stream`` where it is open already."""
-    line = beginning.lstrip(b"\xef\xbb\xbf \t\r\n")
+    line = beginning.lstrip(_BLANK)
     # JSON, or HTML by mistake.
     is_json = line[:1] in (b"{", b"[", b"<")
     if not is_json and ((path is not None and names_table(path)) or begins_table(line, columns)):

@@ -28,13 +28,16 @@ from .answers import (
     na_prob,
     null_odds,
 )
-from .examples import MOST_CHARACTERS
+from .examples import MOST_CHARACTERS, Columns
+from .tables import begins_table
 
 if TYPE_CHECKING:
     import pyarrow
 
     from qa_fast.decoding.search import Scoring
 
+# By which a table of predictions is known.
+_NAMES = Columns(answers="answer")
 
 # --- reading ------------------------------------------------------------------------------------
 
@@ -68,6 +71,11 @@ def read_predictions(source: str | Path) -> Iterator[Prediction]:
         return
     with open_file(path) as stream:
         line, first = first_line(stream)
+        if first.lstrip()[:1] not in (b"{", b"[") and begins_table(first, _NAMES):
+            raise ValueError(
+                f"{path}: is a table, and predictions are read from JSON, JSONL or Parquet: write an "
+                "object with its id and answer for each line, or one object from ids to answers"
+            )
         if not begins_json_lines(first) or "id" not in parse_json(first):
             yield from _read_official(first + stream.read(), path)
             return

@@ -15,6 +15,7 @@ from qa_fast.data.answers import Prediction
 from qa_fast.data.answers import na_prob as na_prob_of
 from qa_fast.data.errors import Argument, ArgumentError, OneOf, parts_of
 from qa_fast.data.examples import Row
+from qa_fast.data.frames import table_columns
 from qa_fast.data.predictions import official_predictions, read_predictions
 from qa_fast.files.json_text import read_json
 from qa_fast.files.kinds import PACKED_SUFFIXES
@@ -174,6 +175,12 @@ def each_prediction(source: Any) -> Iterable[Prediction]:
     """The predictions of whatever `evaluate` takes; what iterables hold is not checked yet."""
     if isinstance(source, Mapping):
         return official_predictions(source, "predictions")
+    if table_columns(source) is not None:
+        raise ValueError(
+            f"predictions must be texts by their ids, or Prediction objects; got a "
+            f"{type(source).__name__}: of two of its columns dict(zip(table['id'], table['answer'])) "
+            "makes the texts by their ids"
+        )
     return read_predictions(source) if isinstance(source, (str, Path)) else source
 
 

@@ -20,6 +20,7 @@ from qa_fast import predict
 from ..helpers.sound_files import (
     ROWS,
     contents,
+    csv,
     jsonl,
     na_prob,
     parquet,
@@ -59,6 +60,7 @@ class Place:
 PLACES = {
     "predict jsonl": Place("q.jsonl", jsonl, lambda f: ["predict", f]),
     "predict squad": Place("q.json", squad, lambda f: ["predict", f]),
+    "predict csv": Place("q.csv", csv, lambda f: ["predict", f]),
     "predict parquet": Place("q.parquet", parquet, lambda f: ["predict", f]),
     "evaluate data": Place("q.jsonl", jsonl, lambda f: ["evaluate", f, "{p}"]),
     "evaluate texts": Place("t.json", texts, lambda f: ["evaluate", "{d}", f]),
@@ -138,6 +140,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("predict parquet", lambda _: columns(id=[0.5] * 6), "row 0: id must be a text or an integer; got float 0.5"),
     ("predict parquet", lambda _: columns(context=[b"\xff"] * 6), "row 0: context must be a text; got bytes"),
     ("predict parquet", lambda _: columns(context=NOT_UTF8), "q.parquet: row group 0 cannot be read ('utf-8' codec"),
+    # CSV
+    ("predict csv", lambda b: b + b"q6,Who?\n", "q.csv line 8: it has 2 fields, and the header 4"),
+    ("predict csv", lambda b: b.replace(b"question", b"q", 1), "say which one holds the question with --question-column"),
     # gold answers
     ("evaluate data", lambda b: b + b, "id 'q0' occurs twice in the data"),
     ("evaluate data", jsonl([{k: v for k, v in r.items() if k != "answers"} for r in ROWS]), "question 'q0' has no gold answers"),
@@ -167,6 +172,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("evaluate texts", prediction(n_best=[{"score": 1.0}]), "line 1: answer must be a text; got NoneType"),
     ("evaluate texts", prediction() + b'{"id": "q1"}', "line 2: a prediction has an id and an answer"),
     ("evaluate texts", prediction() * 2, "id 'q0' occurs twice in the predictions"),
+    ("evaluate texts", b"id,answer\nq0,Ada\n", "t.json: is a table, and predictions are read from JSON"),
     ("evaluate texts", LATIN, "not JSON: not UTF-8 text"),
     ("evaluate parquet", lambda b: b[:-9], "t.parquet: not a Parquet file"),
     ("evaluate parquet", lambda _: parquet({"id": ["q0"]}), "row 0: a prediction has an id and an answer"),

@@ -138,16 +138,19 @@ def test_rows_that_cannot_be_used() -> None:
         list(read_examples(frame[["question"]]))
     with pytest.raises(ValueError, match=r"^the DataFrame has the column 'context' twice"):
         list(read_examples(frame[["question", "context", "context"]]))
-    with pytest.raises(
-        ValueError, match=r"LazyFrame, which holds no rows yet: pass its collect\(\)"
-    ):
-        list(read_examples(polars().LazyFrame({"question": ["Who?"]})))
     with pytest.raises(ValueError, match="DataFrame has no splits"):
         list(read_examples(frame, split="dev"))
     damaged = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
     table = pa.table({"question": pa.array(["Who?"]), "context": damaged})
     with pytest.raises(ValueError, match=r"^the Table: one of its rows 0 to 0 cannot be read"):
         list(read_examples(table))
+
+
+def test_a_table_that_is_not_computed_yet() -> None:
+    with pytest.raises(
+        ValueError, match=r"LazyFrame, which holds no rows yet: pass its collect\(\)"
+    ):
+        list(read_examples(polars().LazyFrame({"question": ["Who?"]})))
 
 
 def test_other_names() -> None:
@@ -175,6 +178,11 @@ def test_a_table_is_not_read_further_than_asked_for() -> None:
 def test_gold_answers_of_a_table() -> None:
     predictions = {str(i): ("Ada" if i % 2 else "") for i in range(COUNT)}
     assert evaluate(TABLE.to_pandas(), predictions).metrics["exact"] == 100.0
+    table = pd.DataFrame({"id": predictions.keys(), "answer": predictions.values()})
+    with pytest.raises(ValueError, match=r"got a DataFrame: of two of its columns dict\(zip\("):
+        evaluate(TABLE, table)
+    found = evaluate(TABLE, dict(zip(table["id"], table["answer"], strict=True)))
+    assert found.metrics["exact"] == 100.0
 
 
 def test_no_library_is_loaded_for_it() -> None:

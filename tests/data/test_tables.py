@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import random
 import sys
 from pathlib import Path
 
@@ -60,6 +62,23 @@ def test_delimiters(delimiter: str, name: str, tmp_path: Path) -> None:
                 f"{tmp_path / name} line {blank + 2}",
                 f"{tmp_path / name} line {blank + 6}",
             ]
+
+
+def test_what_the_csv_module_writes_is_read(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    for _ in range(150):
+        rows = [
+            ["".join(draw.choices("aé𝄞 ,;\t\n\r\"'\\[{", k=draw.randrange(1, 9))) for _ in range(3)]
+            for _ in range(draw.randrange(1, 5))
+        ]
+        file = io.StringIO()
+        delimiter, end = draw.choice(",;\t"), draw.choice(["\n", "\r\n", "\r"])
+        # Below some Pythons a field with the other line end is not quoted by itself.
+        quoting = csv.QUOTE_MINIMAL if end == "\r\n" else csv.QUOTE_ALL
+        writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=quoting)
+        writer.writerows([["question", "context", "answers"], *rows])
+        found = examples(file.getvalue(), tmp_path / draw.choice(["q", "q.csv", "q.tsv"]))
+        assert [[e.question, e.context, *(e.answers or ())] for e in found] == rows
 
 
 def test_empty_cells_are_missing_values(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from qa_fast.evaluation.matching import _read_na_prob
 from qa_fast.files.reading import fingerprint, open_file
 from qa_fast.files.unpacking import plain
 
-from ..helpers.sound_files import PREDICTIONS, ROWS, jsonl, na_prob, squad, texts
+from ..helpers.sound_files import PREDICTIONS, ROWS, csv, jsonl, na_prob, squad, texts
 
 
 def zstd(data: bytes) -> bytes:
@@ -42,11 +42,6 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     "zstd": zstd,
 }
 MARKED = ("utf-16", "utf-32")  # with a byte order mark
-
-
-def csv(rows: list[dict[str, object]]) -> bytes:
-    lines = [f"{r['id']},{r['question']},{r['context']},Ada" for r in rows]
-    return "\r\n".join(["id,question,context,answers", *lines, ""]).encode()
 
 
 DATA = {"q.json": squad(ROWS), "q.jsonl": jsonl(ROWS), "q.csv": csv(ROWS)}

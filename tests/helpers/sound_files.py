@@ -69,6 +69,11 @@ def squad(rows: list[Any]) -> bytes:
     return json.dumps({"data": [{"paragraphs": paragraphs}]}).encode()
 
 
+def csv(rows: list[Any]) -> bytes:
+    lines = [f'{r["id"]},{r["question"]},"{r["context"]}",{r["answers"][0]}' for r in rows]
+    return "\n".join(["id,question,context,answers", *lines, ""]).encode()
+
+
 def parquet(rows: list[Any] | dict[str, Any]) -> bytes:
     sink = pa.BufferOutputStream()
     table = pa.table(rows) if isinstance(rows, dict) else pa.Table.from_pylist(rows)
