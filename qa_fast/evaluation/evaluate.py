@@ -184,7 +184,7 @@ def evaluate(
         scores=scores,
         has_answer=has_answer,
         predicted=[p is not None for p in found],
-        empty=[p is None or not p.answer for p in found],
+        empty=[p is None or suite_.is_empty(p.answer) for p in found],
     )
     curves = _curves(scored, raw, probs, notes)
     figures = tallied or suite_.totals(scored)

@@ -62,6 +62,7 @@ def persianqa_squad2(normalize: Normalize) -> Suite:
         tokens=words_of(normalize),
         totals=_totals_with_thresholds,
         unanswerable=True,
+        is_empty=lambda text: not clean_persian(text),
     )
 
 

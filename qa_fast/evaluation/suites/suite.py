@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import not_
 from typing import Any, Protocol
 
 from qa_fast.data.examples import Example
@@ -47,6 +48,7 @@ class Suite:
         unanswerable: whether it knows questions without an answer.
         thresholds: whether its script takes no-answer probabilities.
         skips_missing: whether its script can leave out the questions without a prediction.
+        is_empty: whether an answer is the empty one, as the script's thresholds see it.
         tally: where the totals are not of answers but of n-best lists, what counts them.
         check: raises a ValueError for a question that the suite cannot have.
         model_options: how its own script has a model answer, where not as `predict` does.
@@ -61,6 +63,7 @@ class Suite:
     unanswerable: bool = False
     thresholds: bool = False
     skips_missing: bool = False
+    is_empty: Callable[[str], bool] = not_
     tally: Callable[[], Tally] | None = None
     check: Callable[[Example], None] | None = None
     model_options: Mapping[str, Any] = field(default_factory=dict)
