@@ -207,7 +207,7 @@ def evaluate(
         examples=examples,
         predictions=found,
         answers=Derived(
-            len(examples), lambda row: "" if empty[row] else getattr(found[row], "answer", "")
+            len(examples), lambda row: "" if over[row] else getattr(found[row], "answer", "")
         ),
         scores=scores,
         na_prob=na,

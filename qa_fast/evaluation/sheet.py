@@ -31,7 +31,7 @@ class ScoreSheet:
         scores: [Q] with no threshold applied.
         has_answer: [Q] whether the question has gold answers.
         predicted: [Q] whether there is a prediction.
-        empty: [Q] whether there is none, or the empty one.
+        empty: [Q] whether there is none, or what the suite takes for the empty one.
         lacking: how many predictions have a score but do not say how probable they are.
         breakdown: the questions told apart by features.
     """
@@ -44,6 +44,7 @@ class ScoreSheet:
         self.lacking = 0
         self.breakdown = Breakdown(suite.tokens)
         self._score = suite.score
+        self._is_empty = suite.is_empty
         self._told = scoring
         self._logits = False
         # NaN where unknown. Which odds are right is known at the end, if it was not told.
@@ -70,7 +71,7 @@ class ScoreSheet:
         self.scores.f1.append(f1)
         self.has_answer.append(bool(golds))
         self.predicted.append(prediction is not None)
-        self.empty.append(not answer)
+        self.empty.append(answer is None or self._is_empty(answer))
         self.breakdown.add(example, prediction)
         probability = None
         if prediction is not None:

@@ -101,7 +101,7 @@ def _text_of_html() -> Callable[[str], str]:
             warnings.simplefilter("ignore")
             try:
                 return BeautifulSoup(html, "html.parser").get_text()
-            except ParserRejectedMarkup:
+            except (ParserRejectedMarkup, UnicodeEncodeError):
                 return html
 
     return text_of

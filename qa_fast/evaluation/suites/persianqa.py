@@ -63,6 +63,7 @@ def persianqa_squad2(normalize: Normalize) -> Suite:
         totals=_totals_with_thresholds,
         unanswerable=True,
         by_id=True,
+        is_empty=lambda text: not clean_persian(text),
     )
 
 

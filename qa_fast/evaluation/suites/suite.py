@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import not_
 from typing import Any, Protocol
 
 from qa_fast.data.examples import Example
@@ -49,6 +50,7 @@ class Suite:
         skips_missing: whether its script can leave out the questions without a prediction.
         by_id: whether its script keeps scores by the id, so that of several questions with one id the
             last counts.
+        is_empty: whether an answer is the empty one, as the script's thresholds see it.
         tally: where the totals are not of answers but of n-best lists, what counts them.
         check: raises a ValueError for a question that the suite cannot have.
         model_options: how its own script has a model answer, where not as `predict` does.
@@ -64,6 +66,7 @@ class Suite:
     thresholds: bool = False
     skips_missing: bool = False
     by_id: bool = False
+    is_empty: Callable[[str], bool] = not_
     tally: Callable[[], Tally] | None = None
     check: Callable[[Example], None] | None = None
     model_options: Mapping[str, Any] = field(default_factory=dict)
