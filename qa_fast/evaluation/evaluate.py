@@ -32,7 +32,7 @@ from .matching import (
     record_of,
 )
 from .metrics import Figure, Normalize, Scored, Scores
-from .pairs import Pairing
+from .pairs import Pairing, Predictions
 from .sheet import ScoreSheet
 from .statistics import RESAMPLES, Interval, Reliability, reliability
 from .suites.registry import Choice, Rules, choose_suite
@@ -163,23 +163,14 @@ def evaluate(
     source = open_source(data, columns=columns, split=split, subset=subset)
     watch = Watch([*source.files, *files_of(predictions), *files_of(na_prob)])
     questions = read_questions(islice(source.rows(), limit), suite_, on_error)
-    examples, notes = questions.examples, questions.notes
+    notes = questions.notes
     options = {"on_error": on_error, **suite_.model_options, **options}
-    with _answered(examples, predictions, model, options, notes) as (stream, run):
+    with _answered(questions.examples, predictions, model, options, notes) as (stream, run):
         told = scoring or (run["settings"]["options"]["scoring"] if run else None)
-        sheet, pairing = ScoreSheet(suite_, told), Pairing(stream)
-        for example in examples:
-            sheet.add(example, pairing.take(example.id))
-        notes += notes_on_pairs(questions, pairing, skip_missing=skip_no_answer)
+        sheet, found = _scored(questions, stream, suite_, told, skip_no_answer)
     watch.check()
-    found = pairing.found
-    rows = questions.last_of_each_id() if suite_.by_id else [*range(len(examples))]
-    if skip_no_answer:
-        rows = [row for row in rows if sheet.predicted[row]]
-    if len(rows) < len(examples):
-        for kept in (examples, found, sheet):
-            kept.take(rows)
 
+    examples = questions.examples
     ids = Derived(len(examples), lambda row: examples[row].id)
     probs: dict[int, float] = {}
     if suite_.thresholds:
@@ -292,6 +283,28 @@ def _answered(
                 f"{first['reason']}"
             )
         yield read_predictions(run.output), run.manifest
+
+
+def _scored(
+    questions: Questions,
+    predictions: Iterable[Prediction],
+    suite: Suite,
+    scoring: Scoring | None,
+    skip_missing: bool,
+) -> tuple[ScoreSheet, Predictions]:
+    """The scores of all questions that count, and their predictions; the others are dropped."""
+    examples, sheet, pairing = questions.examples, ScoreSheet(suite, scoring), Pairing(predictions)
+    for example in examples:
+        sheet.add(example, pairing.take(example.id))
+    questions.notes.extend(notes_on_pairs(questions, pairing, skip_missing=skip_missing))
+    rows = questions.last_of_each_id() if suite.by_id else [*range(len(examples))]
+    if skip_missing:
+        rows = [row for row in rows if sheet.predicted[row]]
+    if len(rows) < len(examples):
+        examples.take(rows)
+        pairing.found.take(rows)
+        sheet.take(rows)
+    return sheet, pairing.found
 
 
 # --- figures ------------------------------------------------------------------------------------

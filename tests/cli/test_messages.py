@@ -62,8 +62,8 @@ def test_of_several_ways_out_those_are_told_that_the_command_has() -> None:
 def test_a_column_is_chosen_in_each_ones_words(field: str) -> None:
     with pytest.raises(ArgumentError) as caught:
         check_columns(["text"], Columns(**{field: "other"}))
-    missing = Columns(**{field: "other"}).required()
-    assert str(caught.value).startswith(f"there is no column {missing[0]!r} among ['text']; say ")
+    _, missing = Columns(**{field: "other"}).required()[0]
+    assert str(caught.value).startswith(f"there is no column {missing!r} among ['text']; say ")
     assert "Columns(" in str(caught.value)
     assert "-column" in str(input_error(caught.value, predict))
     assert "Columns(" not in str(input_error(caught.value, predict))

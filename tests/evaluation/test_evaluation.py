@@ -153,7 +153,6 @@ def test_intervals_are_those_of_the_questions_they_are_about() -> None:
     ("data", "predictions", "options", "message"),
     [
         ([], {"1": "x"}, {}, "the data have no questions"),
-        ([row(), row()], {"1": "x"}, {}, "id '1' occurs twice in the data"),
         ([row(answers=None)], {"1": "x"}, {}, "question '1' has no gold answers in the data"),
         ([row(answers=[])], {"1": "x"}, {"rules": "1.1"}, "question '1' is unanswerable"),
         ([row()], {"2": "x"}, {}, "no prediction is of a question .* '1'; .* first is of '2'"),
