@@ -77,6 +77,13 @@ def evaluate(
     split: options.Split = None,
     subset: options.Subset = None,
     limit: options.Limit = None,
+    on_error: Annotated[
+        options.OnErrorName,
+        options.on_error(
+            help="What to do at a row that cannot be scored, or that --model cannot answer: fail, or "
+            "skip it and say how many there are."
+        ),
+    ] = options.OnErrorName.fail,
     out_file: Annotated[
         Path | None,
         options.outputs(
@@ -220,6 +227,7 @@ def evaluate(
             split=split,
             subset=subset,
             limit=limit,
+            on_error=on_error.value,
             seed=seed,
             **_answering(
                 model,
@@ -234,6 +242,8 @@ def evaluate(
         files.write(found, Path(data), predictions.name if predictions else model)
     except (ValueError, OSError, ImportError) as error:
         raise input_error(error, evaluate) from error
+    for remark in found.remarks:
+        say(f"data: {remark}")
     for note in found.notes:
         say(f"note: {note}")
     rules_of = f"rules of {found.settings['title']} ({found.settings['source']})"

@@ -9,6 +9,7 @@ In a command, arguments come before the ``*`` and options after it, in the order
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import partial
 from typing import Annotated
 
@@ -39,6 +40,16 @@ Limit = Annotated[
     int | None,
     inputs(metavar="N", min=1, help="Take only the first N questions.", show_default="all"),
 ]
+
+
+class OnErrorName(str, Enum):
+    """The values of --on-error."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+on_error = partial(inputs, "--on-error")
 
 # --- Output -------------------------------------------------------------------------------------
 

@@ -37,13 +37,6 @@ class ScoringName(str, Enum):
     logit = "logit"
 
 
-class OnErrorName(str, Enum):
-    """The values of --on-error."""
-
-    fail = "fail"
-    skip = "skip"
-
-
 def predict(
     source: Annotated[
         str,
@@ -62,12 +55,12 @@ def predict(
     subset: options.Subset = None,
     limit: options.Limit = None,
     on_error: Annotated[
-        OnErrorName,
-        options.inputs(
+        options.OnErrorName,
+        options.on_error(
             help="What to do at a row that cannot be answered: fail, or skip it and list it, with "
             "its line and the reason, in a file of rejects."
         ),
-    ] = OnErrorName.fail,
+    ] = options.OnErrorName.fail,
     output: Annotated[
         str,
         options.outputs(

@@ -6,16 +6,23 @@ import platform
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qa_fast import __version__
+from qa_fast.data.answers import Prediction
+from qa_fast.data.examples import Example
 from qa_fast.files.parquet import import_pyarrow_parquet
 from qa_fast.files.writing import atomic, write_json
 
 from .evaluate import Evaluation
 from .statistics import Reliability
 
+if TYPE_CHECKING:
+    import pyarrow
+
+_BATCH_ROWS = 8192
 _RECORDED = (
     "beautifulsoup4",
     "nltk",
@@ -46,7 +53,7 @@ def write_results(
     Raises:
         ImportError: pyarrow is not installed.
     """
-    parquet = import_pyarrow_parquet()
+    import_pyarrow_parquet()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     now = datetime.now(timezone.utc)
@@ -54,7 +61,7 @@ def write_results(
     details = folder / f"details_{time}.parquet"
     results = folder / f"results_{time}.json"
     with atomic(details) as unfinished:
-        parquet.write_table(_details(evaluation), unfinished, compression="zstd")
+        _write_details(evaluation, unfinished)
     content = {
         "results": {name: evaluation.metrics},
         "confidence_intervals": {
@@ -72,6 +79,7 @@ def write_results(
         },
         "tuned_on_these_data": sorted(k for k in evaluation.metrics if k.startswith("best_")),
         "notes": evaluation.notes,
+        "remarks": evaluation.remarks,
         "settings": evaluation.settings,
         "prediction_run": evaluation.run or None,
         "versions": scoring_versions(),
@@ -95,37 +103,70 @@ def scoring_versions() -> dict[str, str]:
     }
 
 
-def _details(evaluation: Evaluation) -> Any:
+def _write_details(evaluation: Evaluation, path: Path) -> None:
+    """One row a question, so many at a time that memory does not grow with their number."""
     import pyarrow as pa
 
-    def text(value: str) -> str:
-        # Arrow has no lone surrogates.
-        return value.encode("utf-8", "backslashreplace").decode()
+    parquet = import_pyarrow_parquet()
+    schema = _details_schema()
+    questions = zip(evaluation.examples, evaluation.predictions, evaluation.answers, strict=True)
+    figures = zip(*evaluation.scores, evaluation.na_prob, evaluation.confidence, strict=True)
+    rows = map(_details_row, questions, figures)
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        while batch := [*islice(rows, _BATCH_ROWS)]:
+            writer.write_table(pa.Table.from_pylist(batch, schema))
 
-    found = evaluation.predictions
-    return pa.table(
-        {
-            "id": [text(example.id) for example in evaluation.examples],
-            "title": [text(example.title) for example in evaluation.examples],
-            "question": [text(example.question) for example in evaluation.examples],
-            "answers": pa.array(
-                [[text(answer) for answer in e.answers or ()] for e in evaluation.examples],
-                pa.list_(pa.string()),
-            ),
-            "prediction": [text(answer) for answer in evaluation.answers],
-            "exact": pa.array(evaluation.scores.exact, pa.float64()),
-            "f1": pa.array(evaluation.scores.f1, pa.float64()),
-            "predicted": [p is not None for p in found],
-            "score": pa.array([p and p.score for p in found], pa.float64()),
-            "null_score": pa.array([p and p.null_score for p in found], pa.float64()),
-            "na_prob": pa.array(evaluation.na_prob, pa.float64()),
-            "confidence": pa.array(evaluation.confidence, pa.float64()),
-            "start": pa.array([p and p.start for p in found], pa.int64()),
-            "end": pa.array([p and p.end for p in found], pa.int64()),
-            "chunks": pa.array([p and p.chunks for p in found], pa.int32()),
-            "context_length": [len(example.context) for example in evaluation.examples],
-        }
-    )
+
+def _details_schema() -> pyarrow.Schema:
+    import pyarrow as pa
+
+    text, number, whole = pa.string(), pa.float64(), pa.int64()
+    columns: dict[str, pyarrow.DataType] = {
+        "id": text,
+        "title": text,
+        "question": text,
+        "answers": pa.list_(text),
+        "prediction": text,
+        "exact": number,
+        "f1": number,
+        "predicted": pa.bool_(),
+        "score": number,
+        "null_score": number,
+        "na_prob": number,
+        "confidence": number,
+        "start": whole,
+        "end": whole,
+        "chunks": pa.int32(),
+        "context_length": whole,
+    }
+    return pa.schema(columns)
+
+
+def _details_row(
+    question: tuple[Example, Prediction | None, str], figures: tuple[float | None, ...]
+) -> dict[str, Any]:
+    example, prediction, answer = question
+    exact, f1, na_prob, confidence = figures
+    of_prediction = ("score", "null_score", "start", "end", "chunks")
+    return {
+        "id": _text(example.id),
+        "title": _text(example.title),
+        "question": _text(example.question),
+        "answers": [_text(gold) for gold in example.answers or ()],
+        "prediction": _text(answer),
+        "exact": float(exact or 0),
+        "f1": float(f1 or 0),
+        "predicted": prediction is not None,
+        **{name: getattr(prediction, name, None) for name in of_prediction},
+        "na_prob": na_prob,
+        "confidence": confidence,
+        "context_length": len(example.context),
+    }
+
+
+def _text(value: str) -> str:
+    # Arrow has no lone surrogates.
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def _reliability_bins(found: Reliability) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def write_report(
             script_hash=markup(sha256(script)),
             figures=_figures(evaluation),
             notes=evaluation.notes,
+            remarks=evaluation.remarks,
             plots=[{**plot, "svg": markup(plot["svg"])} for plot in _plots(evaluation)],
             breakdowns={
                 FEATURES[feature]: groups for feature, groups in evaluation.breakdowns.items()

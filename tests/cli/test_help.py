@@ -23,6 +23,7 @@ OWN_HELP = {
     "--json": "every command prints something else",
     "--model": "evaluate takes one instead of PREDICTIONS, and has none by default",
     "--no-answer": "evaluate takes it with --model only",
+    "--on-error": "a row cannot be answered, or cannot be scored",
     "--top-k": "the answers of predict are n-best lists",
 }
 

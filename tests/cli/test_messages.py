@@ -55,7 +55,8 @@ def test_of_several_ways_out_those_are_told_that_the_command_has() -> None:
     )
     hint = OneOf((("use ", Argument("on_error", "skip")),), before=" (", after=")")
     assert in_options(["wrong", hint], predict) == "wrong (use --on-error skip)"
-    assert in_options(["wrong", hint], evaluate) == "wrong"
+    assert in_options(["wrong", hint], evaluate) == "wrong (use --on-error skip)"
+    assert in_options(["wrong", hint], ask) == "wrong"
 
 
 @pytest.mark.parametrize("field", ["id", "question", "context"])
