@@ -296,7 +296,9 @@ def _scored(
     examples, sheet, pairing = questions.examples, ScoreSheet(suite, scoring), Pairing(predictions)
     for example in examples:
         sheet.add(example, pairing.take(example.id))
-    questions.notes.extend(notes_on_pairs(questions, pairing, skip_missing=skip_missing))
+    questions.notes.extend(
+        notes_on_pairs(questions, pairing, sheet.predicted, skip_missing=skip_missing)
+    )
     rows = questions.last_of_each_id() if suite.by_id else [*range(len(examples))]
     if skip_missing:
         rows = [row for row in rows if sheet.predicted[row]]

@@ -11,7 +11,8 @@ from weakref import finalize
 
 T = TypeVar("T")
 
-_IN_MEMORY = 16 << 20  # bytes; what is more goes to a temporary file
+_IN_MEMORY = 8 << 20  # bytes; what is more goes to a temporary file
+_BLOCK = 64  # items; a text that several of them share is written once
 
 
 class _Sequence(Sequence[T], Generic[T]):
@@ -79,7 +80,8 @@ class Derived(_Sequence[T]):
 class Kept(_Sequence[T]):
     """A sequence that lies in a temporary file once it is large.
 
-    Items are made anew whenever they are asked for; all of them in one pass is cheapest.
+    Items are written and read in blocks, and made anew whenever they are asked for: all of them in one
+    pass is cheapest.
 
     Args:
         fields: takes an item apart into a tuple that can be pickled.
@@ -98,37 +100,38 @@ class Kept(_Sequence[T]):
         self._make = make
         self._file = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
         finalize(self, self._file.close)
-        self._begins, self._sizes = array("Q"), array("Q")
-        self._end = 0
-        self._at = 0  # in the file: a call to seek costs a system call
+        self._ends = array("Q", [0])  # of the blocks in the file
+        self._last: list[tuple[Any, ...]] = []  # the block behind them
+        self._read: tuple[int, list[tuple[Any, ...]]] = (-1, [])  # the one that was read last
+        self._rows: array[int] | None = None  # those to go on with
 
     def append(self, item: T) -> None:
         """Add an item."""
-        data = pickle.dumps(self._fields(item), pickle.HIGHEST_PROTOCOL)
-        self._go_to(self._end)
-        self._file.write(data)
-        self._begins.append(self._end)
-        self._sizes.append(len(data))
-        self._at = self._end = self._end + len(data)
+        self._last.append(self._fields(item))
+        if len(self._last) == _BLOCK:
+            data = pickle.dumps(self._last, pickle.HIGHEST_PROTOCOL)
+            self._file.seek(self._ends[-1])
+            self._file.write(data)
+            self._ends.append(self._ends[-1] + len(data))
+            self._last = []
 
     def take(self, rows: Sequence[int]) -> None:
-        """Go on with the items at ``rows`` only, in that order."""
-        for name in ("_begins", "_sizes"):
-            values = getattr(self, name)
-            setattr(self, name, array("Q", [values[row] for row in rows]))
+        """Go on with the items at ``rows`` only, in that order; none can be added any more."""
+        old = self._rows
+        self._rows = array("Q", rows if old is None else [old[row] for row in rows])
 
     def __len__(self) -> int:
         """How many items there are."""
-        return len(self._begins)
+        if self._rows is not None:
+            return len(self._rows)
+        return (len(self._ends) - 1) * _BLOCK + len(self._last)
 
     def _item(self, index: int) -> T:
-        begin, size = self._begins[index], self._sizes[index]
-        self._go_to(begin)
-        data = self._file.read(size)
-        self._at = begin + size
-        return self._make(*pickle.loads(data))
-
-    def _go_to(self, place: int) -> None:
-        if self._at != place:
-            self._file.seek(place)
-            self._at = place
+        number, place = divmod(index if self._rows is None else self._rows[index], _BLOCK)
+        if number == len(self._ends) - 1:
+            return self._make(*self._last[place])
+        if number != self._read[0]:
+            begin, end = self._ends[number : number + 2]
+            self._file.seek(begin)
+            self._read = number, pickle.loads(self._file.read(end - begin))
+        return self._make(*self._read[1][place])

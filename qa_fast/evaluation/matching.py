@@ -185,20 +185,21 @@ def each_prediction(source: Any) -> Iterable[Prediction]:
 
 
 def notes_on_pairs(
-    questions: Questions, pairing: Pairing, *, skip_missing: bool = False
+    questions: Questions, pairing: Pairing, predicted: Sequence[bool], *, skip_missing: bool = False
 ) -> list[str]:
     """How many questions have no prediction, and how many predictions no question.
 
     Args:
         questions: all of them.
         pairing: with which all of them have been asked for.
+        predicted: [Q] whether a question has a prediction.
         skip_missing: whether questions without a prediction are going to be left out.
 
     Raises:
         ValueError: no question has a prediction; or an id has too many of them.
     """
     examples = questions.examples
-    missing = [row for row, prediction in enumerate(pairing.found) if prediction is None]
+    missing = [row for row, known in enumerate(predicted) if not known]
     extra, first = pairing.left_over(questions.left_out)
     if len(missing) == len(examples):
         theirs = f"the first is of {first!r}" if extra else "there are none"
