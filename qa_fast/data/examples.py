@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 
 from qa_fast.files.wording import brief, shown
 
@@ -53,12 +54,18 @@ class Columns:
 
     def required(self) -> list[str]:
         """The columns that the data must have."""
-        usual = {"id", "answers", "title"}
-        return [name for field, name in self.items() if field not in usual or name != field]
+        return [name for _, name in _required(self)]
 
     def items(self) -> list[tuple[str, str]]:
         """Pairs of a field and its column."""
         return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+
+@cache
+def _required(columns: Columns) -> list[tuple[str, str]]:
+    """Pairs of a field and a column that the data must have; asked for once a row."""
+    usual = {"id", "answers", "title"}
+    return [(field, name) for field, name in columns.items() if field not in usual or name != field]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,7 @@ def row_of(record: object, columns: Columns, number: int, place: str) -> Row:
 
 def _example(record: object, columns: Columns, number: int) -> Example:
     """The example in one record; a ValueError says what is wrong with it."""
-    if not isinstance(record, Mapping):
+    if not isinstance(record, (dict, Mapping)):
         raise ValueError(f"not an object with columns, but {shown(record)}")
     check_columns(record, columns)
     for name in (columns.question, columns.context):
@@ -109,13 +116,12 @@ def _example(record: object, columns: Columns, number: int) -> Example:
     )
 
 
-def check_columns(present: Iterable[str], columns: Columns) -> None:
+def check_columns(present: Collection[str], columns: Columns) -> None:
     """Raise a ValueError unless all required columns are among ``present``."""
-    present = list(present)
-    for field, name in columns.items():
-        if name in columns.required() and name not in present:
+    for field, name in _required(columns):
+        if name not in present:
             raise ArgumentError(
-                f"there is no column {name!r} among {brief(present)}; say which one holds the "
+                f"there is no column {name!r} among {brief([*present])}; say which one holds the "
                 f"{field} with ",
                 column_argument(field),
             )
@@ -142,6 +148,8 @@ def _answers(value: object, name: str) -> tuple[tuple[str, ...] | None, tuple[in
     """Texts and starts of the gold answers, from any of the forms in use."""
     if value is None:
         return None, ()
+    if isinstance(value, list) and all(type(text) is str for text in value):
+        return tuple(value), ()
     if isinstance(value, str):
         value = [value]
     if isinstance(value, Mapping):

@@ -115,9 +115,11 @@ def _in_ranges(values: Sequence[int | None], first: Sequence[int]) -> tuple[list
 def _score_groups(
     labels: Sequence[str], order: Sequence[str], answers: Sequence[str], scores: Scores
 ) -> list[Group]:
+    rows_of: dict[str, list[int]] = {label: [] for label in order}
+    for i, label in enumerate(labels):
+        rows_of[label].append(i)
     found = []
-    for label in order:
-        rows = [i for i, other in enumerate(labels) if other == label]
+    for label, rows in rows_of.items():
         if rows:
             exact, f1 = (100 * sum(values[i] for i in rows) / len(rows) for values in scores)
             empty = 100 * sum(not answers[i] for i in rows) / len(rows)
