@@ -112,7 +112,7 @@ def _example(record: object, columns: Columns, number: int) -> tuple[Example, Va
     Raises:
         ValueError: there is no question in it that can be answered.
     """
-    if not isinstance(record, Mapping):
+    if not isinstance(record, (dict, Mapping)):
         raise ValueError(f"not an object with columns, but {shown(record)}")
     check_columns(record.keys(), columns)
     for name in (columns.question, columns.context):

@@ -183,7 +183,9 @@ def official_predictions(found: Mapping[Any, Any], place: str) -> Iterator[Predi
     for id_, value in found.items():
         if isinstance(value, str):
             yield Prediction(str(id_), value)
-        elif isinstance(value, list) and all(isinstance(x, Mapping) and "text" in x for x in value):
+        elif isinstance(value, list) and all(
+            isinstance(x, (dict, Mapping)) and "text" in x for x in value
+        ):
             yield _from_n_best(str(id_), value, f"{place}: id {id_!r}")
         else:
             raise ValueError(
@@ -193,20 +195,7 @@ def official_predictions(found: Mapping[Any, Any], place: str) -> Iterator[Predi
 
 
 def _from_n_best(id_: str, entries: list[Mapping[str, Any]], place: str) -> Prediction:
-    n_best: list[RatedAnswer] = []
-    for entry in entries:
-        start, end = (
-            _checked_score(entry.get(f"{x}_logit"), f"{x}_logit", place) for x in ("start", "end")
-        )
-        score = entry.get("score")
-        if score is None:
-            score = entry.get("probability") if start is None or end is None else start + end
-        answer = _checked_answer({**entry, "score": score, "answer": entry["text"]}, place)
-        probability = _checked_score(entry.get("probability"), "probability", place)
-        rated: RatedAnswer = {**answer}  # type: ignore[typeddict-item] # it may be left out
-        if probability is not None:
-            rated["probability"] = probability
-        n_best.append(rated)
+    n_best = [_from_entry(entry, place) for entry in entries]
     best = n_best[0] if n_best else PartialAnswer(score=None, start=None, end=None, answer="")
     return Prediction(
         id=id_,
@@ -217,6 +206,36 @@ def _from_n_best(id_: str, entries: list[Mapping[str, Any]], place: str) -> Pred
         null_score=next((answer["score"] for answer in n_best if not answer["answer"]), None),
         n_best=n_best,
     )
+
+
+def _from_entry(entry: Mapping[str, Any], place: str) -> RatedAnswer:
+    # Such lists are long, and most entries have a text and a probability and little else: what is
+    # not there, or is as it should be, takes no call.
+    get = entry.get
+    if (score := get("score")) is not None:
+        score = _checked_score(score, "score", place)
+    probability = get("probability")
+    if probability is not None and not (type(probability) is float and 0 <= probability <= 1):
+        probability = _checked_score(probability, "probability", place)
+    if (start := get("start")) is not None:
+        start = _checked_whole(start, "start", place)
+    if (end := get("end")) is not None:
+        end = _checked_whole(end, "end", place)
+    start_logit, end_logit = get("start_logit"), get("end_logit")
+    if start_logit is not None or end_logit is not None:
+        start_logit = _checked_score(start_logit, "start_logit", place)
+        end_logit = _checked_score(end_logit, "end_logit", place)
+        if score is None and start_logit is not None and end_logit is not None:
+            score = start_logit + end_logit
+    found: RatedAnswer = {
+        "score": probability if score is None else score,
+        "start": start,
+        "end": end,
+        "answer": _checked_text(entry["text"], "answer", place),
+    }
+    if probability is not None:
+        found["probability"] = probability
+    return found
 
 
 # --- writing ------------------------------------------------------------------------------------

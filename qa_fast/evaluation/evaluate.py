@@ -324,20 +324,20 @@ def _totals(
         return suite.totals(scored), {}
     tally = suite.tally()
     for example, prediction in zip(examples, predictions, strict=True):
-        tally.add(example.id, example.answers or (), _rated_answers(prediction, scoring))
+        tally.add(example.id, example.answers or (), *_n_best(prediction, scoring))
     return tally.totals(), {"clauses": tally.curve()}
 
 
-def _rated_answers(
+def _n_best(
     prediction: Prediction | None, scoring: Scoring
-) -> list[tuple[str, float | None]]:
-    """The answers of an n-best list with their probabilities; an answer without a list has none."""
-    if prediction is None:
-        return []
+) -> tuple[list[str], Sequence[float | None]]:
+    """The answers of an n-best list and their probabilities; an answer without a list has none."""
+    if prediction is None or not (prediction.n_best or prediction.answer):
+        return [], []
     if not prediction.n_best:
-        return [(prediction.answer, None)] if prediction.answer else []
+        return [prediction.answer], [None]
     texts = [answer["answer"] for answer in prediction.n_best]
-    return [*zip(texts, n_best_probabilities(prediction, scoring), strict=True)]
+    return texts, n_best_probabilities(prediction, scoring)
 
 
 def _notes_on(

@@ -96,7 +96,11 @@ def words_f1(prediction: str, gold: str) -> float:
     if prediction == gold:
         return 1.0 if gold.split() else 0
     mine, theirs = prediction.split(), gold.split()
-    same = (Counter(mine) & Counter(theirs)).total() if not set(mine).isdisjoint(theirs) else 0
+    once, once_there = set(mine), set(theirs)
+    same = len(once & once_there)
+    # Where no word comes twice in one of the two, each shared one counts once.
+    if same and len(once) < len(mine) and len(once_there) < len(theirs):
+        same = (Counter(mine) & Counter(theirs)).total()
     return harmonic_mean(same, len(mine), len(theirs))
 
 

@@ -42,10 +42,10 @@ class ThresholdCurve(NamedTuple):
 
 
 def threshold_curve(
-    scores: Sequence[float],
-    na_prob: Sequence[float],
-    has_answer: Sequence[bool],
-    empty: Sequence[bool],
+    scores: npt.ArrayLike,
+    na_prob: npt.ArrayLike,
+    has_answer: npt.ArrayLike,
+    empty: npt.ArrayLike,
 ) -> ThresholdCurve:
     """Sweep the threshold on the no-answer probability over Q questions.
 
@@ -87,7 +87,7 @@ class PrecisionRecall(NamedTuple):
 
 
 def precision_recall(
-    scores: Sequence[float], na_prob: Sequence[float], has_answer: Sequence[bool]
+    scores: npt.ArrayLike, na_prob: npt.ArrayLike, has_answer: npt.ArrayLike
 ) -> PrecisionRecall:
     """The precision-recall curve of SQuAD 2.0's script.
 
@@ -153,10 +153,12 @@ def no_answer_curves(
         has_answer: [Q] whether the question has gold answers.
         empty: [Q] whether the prediction is the empty answer.
     """
-    probabilities = [*na_prob.values()]
-    answerable = [has_answer[i] for i in na_prob]
-    says_none = [empty[i] for i in na_prob]
-    known = {name: [values[i] for i in na_prob] for name, values in scores._asdict().items()}
+    rows = np.fromiter(na_prob, np.int64, len(na_prob))
+    probabilities = np.fromiter(na_prob.values(), np.float64, len(na_prob))
+    answerable, says_none = (np.asarray(values, bool)[rows] for values in (has_answer, empty))
+    known = {
+        name: np.asarray(values, np.float64)[rows] for name, values in scores._asdict().items()
+    }
     thresholds: dict[str, ThresholdCurve] = {}
     curves: dict[str, PrecisionRecall] = {}
     if na_prob:
@@ -164,7 +166,7 @@ def no_answer_curves(
             name: threshold_curve(values, probabilities, answerable, says_none)
             for name, values in known.items()
         }
-    if any(answerable):
+    if answerable.any():
         curves = {
             name: precision_recall(values, probabilities, answerable)
             for name, values in {**known, "oracle": answerable}.items()
@@ -172,7 +174,7 @@ def no_answer_curves(
     return NoAnswerCurves(thresholds, curves)
 
 
-def _by_na_prob(na_prob: Sequence[float], *columns: Sequence[float]) -> list[Floats]:
+def _by_na_prob(na_prob: npt.ArrayLike, *columns: npt.ArrayLike) -> list[Floats]:
     """``na_prob`` and the other columns, in ascending order of it; equal ones stay in order."""
     na = np.asarray(na_prob, np.float64)
     order = np.argsort(na, kind="stable")

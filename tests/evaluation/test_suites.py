@@ -221,7 +221,7 @@ def test_clauses_by_the_rules() -> None:
             clauses = [(id_, [], n_best) for id_, _, n_best in clauses]
         tally = ClauseTally()
         for id_, golds, answers in clauses:
-            tally.add(id_, golds, answers)
+            tally.add(id_, golds, [text for text, _ in answers], [p for _, p in answers])
         expected = scripts_of_suites.evaluate_cuad(clauses)
         precision, recall = tally.curve_points()
         assert repr(precision) == repr(expected["precisions"])  # NaN is NaN

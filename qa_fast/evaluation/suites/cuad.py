@@ -75,8 +75,8 @@ class ClauseTally:
 
     Example:
         >>> tally = ClauseTally()
-        >>> tally.add("1__Governing Law", ["laws of Ohio"], [("the laws of Ohio", 0.75)])
-        >>> tally.add("1__Parties", [], [("Acme", 0.5)])
+        >>> tally.add("1__Governing Law", ["laws of Ohio"], ["the laws of Ohio"], [0.75])
+        >>> tally.add("1__Parties", [], ["Acme"], [0.5])
         >>> [round(figure.value, 3) for figure in tally.totals().values()]
         [1.0, 1.0, 1.0]
     """
@@ -88,40 +88,53 @@ class ClauseTally:
         self._golds = 0
 
     def add(
-        self, id_: str, golds: Sequence[str], answers: Sequence[tuple[str, float | None]]
+        self,
+        id_: str,
+        golds: Sequence[str],
+        answers: Sequence[str],
+        probabilities: Sequence[float | None],
     ) -> None:
         """Count one question.
 
         Args:
             id_: of the question; one about the parties has "Parties" in it.
             golds: its gold answers; none for a clause that is not there.
-            answers: the texts of its n-best list and their probabilities.
+            answers: the texts of its n-best list.
+            probabilities: as many.
 
         Raises:
             ValueError: an answer without a probability.
         """
-        probabilities: dict[str, float] = {}
-        for text, probability in answers:
-            if probability is None:
-                raise ValueError(
-                    f"CUAD needs the probability of each answer; question {id_!r} has an answer "
-                    "without: give an n-best list (nbest_predictions_.json, or what qa-fast predict "
-                    "--top-k 20 --no-answer wrote)"
-                )
-            if text:
-                probabilities[text] = probability
+        if None in probabilities:
+            raise ValueError(
+                f"CUAD needs the probability of each answer; question {id_!r} has an answer "
+                "without: give an n-best list (nbest_predictions_.json, or what qa-fast predict "
+                "--top-k 20 --no-answer wrote)"
+            )
+        # The last of equal texts counts.
+        known: dict[str, float] = dict(zip(answers, probabilities, strict=True))  # type: ignore[arg-type]
+        known.pop("", None)
         parties = "Parties" in id_
         best = [-1.0] * len(golds)
-        for text, probability in probabilities.items():
-            found = [
-                i
-                for i, gold in enumerate(golds)
-                if _jaccard(_words(gold), _words(text)) >= _JACCARD or (parties and gold in text)
-            ]
+        golds_in_words = [_words(gold) for gold in golds]
+        for text, probability in known.items():
+            mine = _words(text)
+            size = len(mine)
+            found = False
+            for i, theirs in enumerate(golds_in_words):
+                other = len(theirs)
+                # The index is at most the ratio of the sizes.
+                if 2 * size >= other and 2 * other >= size:
+                    both = len(mine & theirs)
+                    same = both / (size + other - both) >= _JACCARD
+                else:
+                    same = False
+                if same or (parties and golds[i] in text):
+                    found = True
+                    if probability > best[i]:
+                        best[i] = probability
             if not found:
                 self._false[_first_threshold(probability)] += 1
-            for i in found:
-                best[i] = max(best[i], probability)
         for probability in best:
             self._hits[_first_threshold(probability)] += 1
         self._golds += len(golds)
@@ -158,11 +171,6 @@ class ClauseTally:
 @remembered
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.translate(_DROPPED).lower().replace("/", " ").split(" "))
-
-
-def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    both = len(one & other)
-    return both / (len(one) + len(other) - both)
 
 
 def _first_threshold(probability: float) -> int:

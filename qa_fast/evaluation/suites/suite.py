@@ -12,7 +12,7 @@ from qa_fast.data.examples import Example
 from qa_fast.evaluation.metrics import Figure, Normalize, Score, Scored
 from qa_fast.evaluation.thresholds import PrecisionRecall
 
-remembered = lru_cache(maxsize=1 << 16)
+remembered = lru_cache(maxsize=1 << 14)
 """For what is made of one text: most come several times, yet not all can be kept."""
 
 
@@ -20,9 +20,13 @@ class Tally(Protocol):
     """Adds up what a suite counts over whole n-best lists, of which none is kept."""
 
     def add(
-        self, id_: str, golds: Sequence[str], answers: Sequence[tuple[str, float | None]]
+        self,
+        id_: str,
+        golds: Sequence[str],
+        answers: Sequence[str],
+        probabilities: Sequence[float | None],
     ) -> None:
-        """Count one question: its gold answers, and the answers predicted with their probabilities."""
+        """Count one question: its gold answers, and its n-best list with the probabilities."""
         ...
 
     def totals(self) -> dict[str, Figure]:
