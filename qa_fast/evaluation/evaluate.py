@@ -37,7 +37,13 @@ from .sheet import ScoreSheet
 from .statistics import RESAMPLES, Interval, Reliability, reliability
 from .suites.registry import Choice, Rules, choose_suite
 from .suites.suite import Suite
-from .thresholds import PrecisionRecall, ThresholdCurve, apply_threshold, no_answer_curves
+from .thresholds import (
+    NoAnswerProbabilities,
+    PrecisionRecall,
+    ThresholdCurve,
+    apply_threshold,
+    no_answer_curves,
+)
 
 if TYPE_CHECKING:
     from qa_fast.decoding.search import Scoring
@@ -172,15 +178,15 @@ def evaluate(
 
     examples = questions.examples
     ids = Derived(len(examples), lambda row: examples[row].id)
-    probs: dict[int, float] = {}
+    probs = NoAnswerProbabilities.of({})
     if suite_.thresholds:
         probs = no_answer_probabilities(na_prob, ids, sheet, notes)
-    na = [probs.get(row) for row in range(len(examples))]
+    na = probs.by_question(len(examples))
     over = [p is not None and p > na_prob_thresh for p in na]
     raw, has_answer = sheet.scores, sheet.has_answer
     scores = Scores(*(apply_threshold(values, over, has_answer) for values in raw))
     scored = Scored(ids, scores, has_answer, sheet.predicted, sheet.empty)
-    if 0 < len(probs) < len(examples):
+    if 0 < len(probs.rows) < len(examples):
         notes.append("thresholds and curves leave out the questions without a prediction")
     curves = no_answer_curves(raw, probs, has_answer, sheet.empty)
     figures, clauses = _totals(suite_, scored, examples, found, sheet.scoring)

@@ -29,6 +29,7 @@ from .remarks import Oddity, Remarks
 from .sheet import ScoreSheet
 from .suites.fitting import Fitting
 from .suites.suite import Suite
+from .thresholds import NoAnswerProbabilities
 
 OnError = Literal["fail", "skip"]
 
@@ -224,8 +225,8 @@ def no_answer_probabilities(
     ids: Sequence[str],
     sheet: ScoreSheet,
     notes: list[str],
-) -> dict[int, float]:
-    """No-answer probabilities of the questions with a prediction, by the row; {} where not known.
+) -> NoAnswerProbabilities:
+    """No-answer probabilities of the questions with a prediction; of none where they are not known.
 
     They have the order in which they are given, which the best threshold may depend on.
 
@@ -235,16 +236,20 @@ def no_answer_probabilities(
         sheet: of the questions.
         notes: to be added to.
     """
-    wanted = [row for row, predicted in enumerate(sheet.predicted) if predicted]
+    wanted = np.flatnonzero(sheet.predicted)
     if given is None:
-        odds = sheet.null_odds()
-        known = {row: na_prob_of(value) for row in wanted if (value := odds[row]) is not None}
-        if 0 < len(known) < len(wanted):
+        known = array("d", map(na_prob_of, sheet.null_odds()))
+        lacking = int(np.isnan(known)[wanted].sum())
+        if 0 < lacking < len(wanted):
             notes.append(
-                f"{len(wanted) - len(known)} of {len(wanted)} predictions have no null score: no "
-                "no-answer probabilities are used"
+                f"{lacking} of {len(wanted)} predictions have no null score: no no-answer "
+                "probabilities are used"
             )
-        return known if len(known) == len(wanted) else {}
+        return (
+            NoAnswerProbabilities.of({})
+            if lacking
+            else NoAnswerProbabilities(wanted, np.asarray(known)[wanted])
+        )
     name = "na_prob"
     if isinstance(given, (str, Path)):
         name, given = str(given), _read_na_prob(Path(given))
@@ -262,7 +267,9 @@ def no_answer_probabilities(
     extra = [id_ for id_ in given if id_ not in rows]
     if extra:
         notes.append(f"{name} has {len(extra)} ids of no scored question, the first {extra[0]!r}")
-    return {row: value for id_, value in given.items() for row in rows.get(id_, ())}
+    return NoAnswerProbabilities.of(
+        {row: value for id_, value in given.items() for row in rows.get(id_, ())}
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -101,9 +101,12 @@ class ScoreSheet:
         """[Q] how probable the predicted answers are among all spans."""
         return [None if isnan(p) else p for p in self._probability]
 
-    def null_odds(self) -> list[float | None]:
-        """[Q] how much better the null answer is than the best span; see `qa_fast.data.answers`."""
-        return [None if isnan(odds) else odds for odds in self._odds[self.scoring]]
+    def null_odds(self) -> array[float]:
+        """[Q] how much better the null answer is than the best span; NaN where unknown.
+
+        See `qa_fast.data.answers.null_odds`.
+        """
+        return self._odds[self.scoring]
 
 
 def _probability(prediction: Prediction, scoring: Scoring | None) -> float | None:

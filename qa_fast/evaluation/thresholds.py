@@ -138,9 +138,37 @@ def average_precisions(curves: Mapping[str, PrecisionRecall]) -> dict[str, float
     return {f"pr_{name}_ap": curve.average_precision for name, curve in curves.items()}
 
 
+class NoAnswerProbabilities(NamedTuple):
+    """No-answer probabilities of some of the questions.
+
+    Attributes:
+        rows: [P] the questions' numbers. Those with the same probability stay in this order, which the
+            best threshold of SQuAD 2.0's script depends on.
+        values: [P] higher where an answer is less likely; any scale.
+    """
+
+    rows: npt.NDArray[np.int64]
+    values: Floats
+
+    @classmethod
+    def of(cls, by_row: Mapping[int, float]) -> NoAnswerProbabilities:
+        """Those in a dict, by the question's number."""
+        count = len(by_row)
+        return cls(
+            np.fromiter(by_row, np.int64, count), np.fromiter(by_row.values(), np.float64, count)
+        )
+
+    def by_question(self, questions: int) -> list[float | None]:
+        """[Q] the probabilities; None where they are not known."""
+        found: list[float | None] = [None] * questions
+        for row, value in zip(self.rows.tolist(), self.values.tolist(), strict=True):
+            found[row] = value
+        return found
+
+
 def no_answer_curves(
     scores: Scores,
-    na_prob: Mapping[int, float],
+    na_prob: NoAnswerProbabilities,
     has_answer: Sequence[bool],
     empty: Sequence[bool],
 ) -> NoAnswerCurves:
@@ -148,20 +176,18 @@ def no_answer_curves(
 
     Args:
         scores: [Q] of the predictions, no threshold applied.
-        na_prob: no-answer probabilities by the question's number. Equal ones stay in this order, which
-            the best threshold of SQuAD 2.0's script depends on.
+        na_prob: of some of them.
         has_answer: [Q] whether the question has gold answers.
         empty: [Q] whether the prediction is the empty answer.
     """
-    rows = np.fromiter(na_prob, np.int64, len(na_prob))
-    probabilities = np.fromiter(na_prob.values(), np.float64, len(na_prob))
+    rows, probabilities = na_prob
     answerable, says_none = (np.asarray(values, bool)[rows] for values in (has_answer, empty))
     known = {
         name: np.asarray(values, np.float64)[rows] for name, values in scores._asdict().items()
     }
     thresholds: dict[str, ThresholdCurve] = {}
     curves: dict[str, PrecisionRecall] = {}
-    if na_prob:
+    if len(rows):
         thresholds = {
             name: threshold_curve(values, probabilities, answerable, says_none)
             for name, values in known.items()

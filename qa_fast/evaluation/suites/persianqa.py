@@ -22,7 +22,7 @@ from qa_fast.evaluation.metrics import (
     totals_of_squad2,
     words_f1_or_none,
 )
-from qa_fast.evaluation.thresholds import no_answer_curves
+from qa_fast.evaluation.thresholds import NoAnswerProbabilities, no_answer_curves
 
 from .suite import Suite, words_of
 
@@ -69,9 +69,8 @@ def persianqa_squad2(normalize: Normalize) -> Suite:
 
 def _totals_with_thresholds(scored: Scored) -> dict[str, Figure]:
     asked = [i for i, predicted in enumerate(scored.predicted) if predicted]
-    curves = no_answer_curves(
-        scored.scores, dict.fromkeys(asked, 0.0), scored.has_answer, scored.empty
-    )
+    na_prob = NoAnswerProbabilities.of(dict.fromkeys(asked, 0.0))
+    curves = no_answer_curves(scored.scores, na_prob, scored.has_answer, scored.empty)
     return {
         **totals_of_squad2(scored),
         **{key: Figure(value) for key, value in curves.best().items()},
