@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qa_fast.data.answers import Prediction, n_best_probabilities
 from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.data.examples import Columns, Example
@@ -391,12 +393,13 @@ def _calibrate(
     has_answer: Sequence[bool],
 ) -> dict[str, Reliability]:
     found: dict[str, Reliability] = {}
-    no_answer = [not answerable for answerable in has_answer]
-    for name, probability, right in (
-        ("answer", confidence, scores.exact),
-        ("no answer", na, no_answer),
+    for name, probabilities, right in (
+        ("answer", confidence, np.asarray(scores.exact, np.float64)),
+        ("no answer", na, np.logical_not(has_answer)),
     ):
-        known = [(p, r) for p, r in zip(probability, right, strict=True) if p is not None]
-        if known and all(0 <= p <= 1 for p, _ in known):
-            found[name] = reliability([p for p, _ in known], [r for _, r in known])
+        values = np.array(probabilities, np.float64)  # NaN for None
+        known = ~np.isnan(values)
+        values = values[known]
+        if len(values) and ((values >= 0) & (values <= 1)).all():
+            found[name] = reliability(values, right[known])
     return found
