@@ -288,8 +288,10 @@ def _with_average_precisions(found: Evaluation) -> Evaluation:
     from qa_fast.evaluation.thresholds import average_precisions
 
     if all(p is None for p in found.na_prob):
+        known = found.settings["suite"] == "squad2"
+        where = ": give them with -n" if known else f" by the rules of {found.settings['title']}"
         raise InputError(
-            "--out-image-dir draws no-answer probabilities, and there are none: give them with -n"
+            f"--out-image-dir draws no-answer probabilities, and there are none{where}"
         )
     return replace(found, metrics={**found.metrics, **average_precisions(found.precision_recall)})
 

@@ -364,6 +364,11 @@ finally:
         ),
         ([SAMPLE, PREDICTIONS, "--skip-no-answer"], "--skip-no-answer is of MRQA's script; SQuAD"),
         ([SAMPLE, PREDICTIONS, "-p", "."], "there are none: give them with -n"),
+        (
+            [SAMPLE, PREDICTIONS, "-p", ".", "--suite", "persianqa"],
+            "none by the rules of PersianQA (method two)",
+        ),
+        ([SAMPLE, PREDICTIONS, "-p", SAMPLE], "squad2_sample.json: file exists: name another"),
         ([SAMPLE, PREDICTIONS, "--normalizer", "mlqa", "--language", "th"], "got language='th'"),
         ([SAMPLE, PREDICTIONS, "--rules", "1.1"], "is unanswerable"),
         ([DATA / "golden.jsonl", PREDICTIONS, "--answers-column", "gold"], "no column 'gold'"),

@@ -130,11 +130,9 @@ def _name(suite: str | None, rules: str | None, normalizer: str | Normalize | No
     if rules is not None and rules not in get_args(Rules):
         raise ArgumentError(Argument("rules"), f" must be '1.1' or '2.0'; got {rules!r}")
     if suite is None:
-        if rules is None and normalizer == "mlqa":
-            return "mlqa"
-        if rules == "1.1" and normalizer == "mlqa":
-            return "mlqa"
-        return _SQUAD[rules or "2.0"]
+        # MLQA's script has the rules of 1.1.
+        of_mlqa = normalizer == "mlqa" and rules != "2.0"
+        return "mlqa" if of_mlqa else _SQUAD[rules or "2.0"]
     if suite not in SUITES and suite not in ALIASES:
         raise ArgumentError(
             Argument("suite"), f" must be one of {', '.join(SUITES)}; got {suite!r}"
