@@ -55,8 +55,8 @@ def evaluate(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Questions with their gold answers: SQuAD JSON, JSONL, CSV (packed or not), "
-            "Parquet, or a data set's name on the Hugging Face Hub.",
+            help="Questions with their gold answers: SQuAD JSON and its kin, JSONL, CSV (packed or "
+            "not), Parquet, or a data set's name on the Hugging Face Hub.",
         ),
     ],
     predictions: Annotated[

@@ -31,7 +31,8 @@ IdColumn = Annotated[
 QuestionColumn = Annotated[str, inputs(metavar="NAME", help="The column of the questions.")]
 ContextColumn = Annotated[str, inputs(metavar="NAME", help="The column of the contexts.")]
 Split = Annotated[
-    str | None, inputs(metavar="NAME", help="Which split of a data set from the Hub.")
+    str | None,
+    inputs(metavar="NAME", help="Which split of a data set from the Hub, or of a JSON file."),
 ]
 Subset = Annotated[
     str | None, inputs(metavar="NAME", help="Which subset of a data set from the Hub.")

@@ -79,8 +79,11 @@ def golds_of(record: Mapping[str, Any], name: str, context: str) -> Golds:
         texts = None
     found = _texts(texts)
     if found is None:
+        numbers = isinstance(value, list) and _all_are(value, int)
+        hint = ": numbers, as of sentences or choices, are no answers to extract" if numbers else ""
         raise ValueError(
-            f"{name} must be texts, or {{'text': [...], 'answer_start': [...]}}; got {shown(value)}"
+            f"{name} must be texts, or {{'text': [...], 'answer_start': [...]}}; got "
+            f"{shown(value)}{hint}"
         )
     return Golds(found, _starts(starts, len(found), len(context)), is_impossible)
 
