@@ -43,8 +43,8 @@ def predict(
         typer.Argument(
             metavar="INPUT",
             help="SQuAD JSON and its kin, JSONL, CSV (packed with gzip, bzip2, xz or zstd or not), a "
-            "Parquet file or a folder of them, - for JSON, JSONL or CSV on standard input, or the name of "
-            "a data set on the Hugging Face Hub.",
+            "Parquet file or a folder of them, - for standard input, or the name of a data set on the "
+            "Hugging Face Hub.",
         ),
     ],
     *,
