@@ -80,7 +80,11 @@ def predict(
 
     Rows are worked through in parts, and a part is written whole or not at all. After a crash, a kill or
     a full disk the same call goes on where it stopped and ends with the same bytes as a run without the
-    stop. A call with other settings is refused.
+    stop. A call with other settings is refused, and so is one that would store other fields of answers
+    than the version that began the run.
+
+    Parquet and JSONL have the fields of `Prediction`, among them how probable the answer is among all
+    spans of its question (``probability``); the files of ``run_qa.py`` have what that program writes.
 
     Args:
         source: the questions: see `read_examples`.
