@@ -227,15 +227,18 @@ def _from_entry(entry: Mapping[str, Any], place: str) -> RatedAnswer:
         end_logit = _checked_score(end_logit, "end_logit", place)
         if score is None and start_logit is not None and end_logit is not None:
             score = start_logit + end_logit
-    found: RatedAnswer = {
+    text = entry["text"]
+    if type(text) is not str:
+        text = _checked_text(text, "answer", place)
+    if probability is None:
+        return {"score": score, "start": start, "end": end, "answer": text}
+    return {
         "score": probability if score is None else score,
         "start": start,
         "end": end,
-        "answer": _checked_text(entry["text"], "answer", place),
+        "answer": text,
+        "probability": probability,
     }
-    if probability is not None:
-        found["probability"] = probability
-    return found
 
 
 # --- writing ------------------------------------------------------------------------------------

@@ -215,6 +215,8 @@ def test_results_record_how_they_came_about(answered: Path) -> None:
     assert 65 < metrics["HasAns_exact"] < 75
     assert found["confidence_intervals"]["squad2_sample"]["f1"][0] < metrics["f1"]
     assert found["tuned_on_these_data"] == sorted(k for k in metrics if k.startswith("best_"))
+    assert set(found["average_precision"]) == {"exact", "f1", "oracle"}
+    assert found["settings"]["suite"] == "squad2"
     assert found["settings"]["bootstrap"] == {
         "resamples": 9999,
         "confidence_level": 0.95,

@@ -124,11 +124,10 @@ class ClauseTally:
             for i, theirs in enumerate(golds_in_words):
                 other = len(theirs)
                 # The index is at most the ratio of the sizes.
-                if 2 * size >= other and 2 * other >= size:
+                same = 2 * size >= other and 2 * other >= size
+                if same:
                     both = len(mine & theirs)
                     same = both / (size + other - both) >= _JACCARD
-                else:
-                    same = False
                 if same or (parties and golds[i] in text):
                     found = True
                     if probability > best[i]:
