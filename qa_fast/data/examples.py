@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
+from typing import NamedTuple
 
 from qa_fast.files.wording import brief, shown
 
@@ -73,8 +74,7 @@ def _pairs(columns: Columns) -> tuple[tuple[tuple[str, str], ...], ...]:
     return pairs, tuple(pair for pair in pairs if pair[0] not in usual or pair[0] != pair[1])
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row of the data.
 
     Attributes:

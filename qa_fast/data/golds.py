@@ -56,6 +56,8 @@ def golds_of(record: Mapping[str, Any], name: str, context: str) -> Golds:
     if is_impossible is not None and type(is_impossible) is not bool:
         is_impossible = _truth(is_impossible)
     value = record.get(name)
+    if type(value) is list and value and _all_are(value, str):
+        return Golds(tuple(value), (), is_impossible)
     if isinstance(value, str):
         value = _literal(value, name)
     if _is_missing(value):
@@ -66,12 +68,12 @@ def golds_of(record: Mapping[str, Any], name: str, context: str) -> Golds:
         if not value:
             return Golds(None if is_impossible is False else (), (), is_impossible)
         texts, starts = [value], [record.get("answer_start")]
-    elif isinstance(value, Mapping):
+    elif isinstance(value, (dict, Mapping)):  # of which the first is told at once
         texts, starts = value.get("text"), value.get("answer_start")
         if _is_missing(texts) and "text" in value and (is_impossible or not starts):
             return Golds((), (), is_impossible)
         texts, starts = (x if isinstance(x, (list, tuple)) else [x] for x in (texts, starts))
-    elif isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) for item in value):
+    elif isinstance(value, (list, tuple)) and _all_are_dicts(value):
         texts = [item.get("text") for item in value]
         starts = [item.get("answer_start") for item in value]
     elif isinstance(value, (list, tuple)) and not any(isinstance(item, str) for item in value):
@@ -128,6 +130,10 @@ def _starts(value: Any, texts: int, characters: int) -> tuple[int | None, ...]:
 def _all_are(values: Sequence[Any], kind: type) -> bool:
     """Whether all are of one type, which nearly all lists of answers are: without Python's own loop."""
     return set(map(type, values)) <= {kind}
+
+
+def _all_are_dicts(values: Sequence[Any]) -> bool:
+    return _all_are(values, dict) or all(isinstance(value, Mapping) for value in values)
 
 
 def _start(value: Any, characters: int) -> int | None:

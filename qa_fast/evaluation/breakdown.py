@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -87,14 +88,14 @@ class Breakdown:
     """
 
     def __init__(self, tokens: Callable[[str], Sequence[str]]) -> None:
-        self._tokens = tokens
+        self._length = lru_cache(1 << 14)(lambda text: len(tokens(text)))
         # [Q] the place of each question's label, by the feature.
         self._places = {feature: array("b") for feature in FEATURES}
 
     def add(self, example: Example, prediction: Prediction | None) -> None:
         """Take a question into account."""
-        lengths = (len(self._tokens(text)) for text in example.answers or ())
-        length = min((length for length in lengths if length), default=None)
+        lengths = map(self._length, example.answers or ())
+        length = min(filter(None, lengths), default=None)
         chunks = None if prediction is None else prediction.chunks
         places = self._places
         places["answer_length"].append(_ANSWER_LENGTHS.place(length))

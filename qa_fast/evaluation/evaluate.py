@@ -179,15 +179,14 @@ def evaluate(
     watch.check()
 
     examples = questions.examples
-    ids = Derived(len(examples), lambda row: examples[row].id)
     probs = NoAnswerProbabilities.of({})
     if suite_.thresholds:
-        probs = no_answer_probabilities(na_prob, ids, sheet, notes)
+        probs = no_answer_probabilities(na_prob, examples.ids, sheet, notes)
     na = probs.by_question(len(examples))
     over = [p is not None and p > na_prob_thresh for p in na]
     raw, has_answer = sheet.scores, sheet.has_answer
     scores = Scores(*(apply_threshold(values, over, has_answer) for values in raw))
-    scored = Scored(ids, scores, has_answer, sheet.predicted, sheet.empty)
+    scored = Scored(examples.ids, scores, has_answer, sheet.predicted, sheet.empty)
     if 0 < len(probs.rows) < len(examples):
         notes.append("thresholds and curves leave out the questions without a prediction")
     curves = no_answer_curves(raw, probs, has_answer, sheet.empty)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from itertools import starmap
+from operator import itemgetter
 from tempfile import SpooledTemporaryFile
 from typing import Any, Generic, TypeVar, overload
 from weakref import finalize
@@ -126,12 +128,56 @@ class Kept(_Sequence[T]):
             return len(self._rows)
         return (len(self._ends) - 1) * _BLOCK + len(self._last)
 
+    def __iter__(self) -> Iterator[T]:
+        """All items."""
+        return starmap(self._make, self._tuples())
+
+    def column(self, place: int) -> Column:
+        """What all items have at a place of the tuples that ``fields`` makes."""
+        return Column(self, place)
+
     def _item(self, index: int) -> T:
+        return self._make(*self._tuple(index))
+
+    def _tuple(self, index: int) -> tuple[Any, ...]:
         number, place = divmod(index if self._rows is None else self._rows[index], _BLOCK)
         if number == len(self._ends) - 1:
-            return self._make(*self._last[place])
+            return self._last[place]
         if number != self._read[0]:
-            begin, end = self._ends[number : number + 2]
-            self._file.seek(begin)
-            self._read = number, pickle.loads(self._file.read(end - begin))
-        return self._make(*self._read[1][place])
+            self._read = number, self._block(number)
+        return self._read[1][place]
+
+    def _tuples(self) -> Iterator[tuple[Any, ...]]:
+        if self._rows is not None:
+            yield from map(self._tuple, range(len(self)))
+            return
+        number = 0
+        while number < len(self._ends) - 1:
+            yield from self._block(number)
+            number += 1
+        yield from self._last
+
+    def _block(self, number: int) -> list[tuple[Any, ...]]:
+        begin, end = self._ends[number : number + 2]
+        self._file.seek(begin)
+        found: list[tuple[Any, ...]] = pickle.loads(self._file.read(end - begin))
+        return found
+
+
+class Column(_Sequence[Any]):
+    """What all items of a `Kept` have at one place, read without making the items."""
+
+    def __init__(self, kept: Kept[Any], place: int) -> None:
+        self._kept = kept
+        self._place = place
+
+    def __len__(self) -> int:
+        """How many items there are."""
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[Any]:
+        """All of them."""
+        return map(itemgetter(self._place), self._kept._tuples())
+
+    def _item(self, index: int) -> Any:
+        return self._kept._tuple(index)[self._place]

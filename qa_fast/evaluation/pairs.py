@@ -17,14 +17,21 @@ from qa_fast.data.answers import Prediction
 from qa_fast.data.examples import Example
 from qa_fast.files.wording import shown
 
-from .kept import Kept
+from .kept import Column, Kept
+
+_FIELDS = [field.name for field in fields(Example)]
 
 
 class Examples(Kept[Example]):
     """Room for questions, out of memory."""
 
     def __init__(self) -> None:
-        super().__init__(attrgetter(*(field.name for field in fields(Example))), Example)
+        super().__init__(attrgetter(*_FIELDS), Example)
+
+    @property
+    def ids(self) -> Column:
+        """[Q] the ids."""
+        return self.column(_FIELDS.index("id"))
 
 
 class Predictions(Kept[Prediction | None]):

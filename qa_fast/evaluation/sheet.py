@@ -83,8 +83,9 @@ class ScoreSheet:
                     for entry in prediction.n_best
                 )
         self._probability.append(nan if probability is None else probability)
+        rated = None if prediction is None or prediction.null_score is None else prediction
         for unit, column in self._odds.items():
-            odds = None if prediction is None else null_odds(prediction, unit)
+            odds = None if rated is None else null_odds(rated, unit)
             column.append(nan if odds is None else odds)
 
     def take(self, rows: Sequence[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,18 @@ def test_answers_that_were_not_given_are_scored_after_those_that_were() -> None:
         str(i) for i in range(0, 1000, 100)
     ]
     assert found.answers[:3] == ["x", "Lisbon", "Lisbon"]
+
+
+def test_memory_does_not_grow_with_the_texts(tmp_path: Path) -> None:
+    data, answers = tmp_path / "data.jsonl", tmp_path / "answers.jsonl"
+    with data.open("w") as rows, answers.open("w") as predictions:
+        for i in range(1500):  # 45 MB
+            rows.write(json.dumps(row(str(i), "Lisbon", context=f"{i} {CONTEXT * 460}")) + "\n")
+            best = {"answer": "Lisbon", "score": 1.0}
+            predictions.write(json.dumps({"id": str(i), **best, "n_best": [best] * 20}) + "\n")
+    qa_fast.evaluate(GOOD, RIGHT)
+    tracemalloc.start()
+    assert qa_fast.evaluate(data, answers).metrics["exact"] == 100
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 25_000_000
