@@ -637,6 +637,17 @@ def test_ids_twice_in_a_json_output_are_told_before_the_work(tmp_path: Path, mod
     assert list(json.loads((tmp_path / "a.json").read_text())) == ["same"]
 
 
+def test_gold_answers_do_not_matter(tmp_path: Path, model: Path) -> None:
+    """Whatever stands in their place: the answers are the same, to the byte."""
+    row = {"id": "a", "question": "Who?", "context": "It was Ada."}
+    golds = [[0], 7, "{'text': [", {"text": [None]}, [{"text": "Ada", "answer_start": -1}], None]
+    outputs = []
+    for i, more in enumerate([{}, *({"answers": gold} for gold in golds), {"is_impossible": "?"}]):
+        run = predict([{**row, **more}], tmp_path / f"{i}.jsonl", model=model)
+        outputs.append(run.output.read_bytes())
+    assert set(outputs) == {outputs[0]}
+
+
 # --- the command line ---------------------------------------------------------------------------
 
 
