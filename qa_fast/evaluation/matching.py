@@ -121,10 +121,9 @@ def _problem(row: Row, suite: Suite) -> ValueError | None:
             "are in"
         )
     if not suite.unanswerable and not example.answers:
-        return ArgumentError(
-            f"question {example.id!r} is unanswerable, which {suite.title} does not know; a suite "
-            "that does is ",
-            Argument("suite", "squad2"),
+        return ValueError(
+            f"question {example.id!r} is unanswerable, which {suite.title} does not know; the suite "
+            "squad2 does"
         )
     if suite.check is not None:
         try:

@@ -362,7 +362,7 @@ finally:
         ),
         (
             [SAMPLE, PREDICTIONS, "--suite", "arcd"],
-            "ARCD does not know; a suite that does is --suite",
+            "ARCD does not know; the suite squad2 does",
         ),
         ([SAMPLE, PREDICTIONS, "--skip-no-answer"], "--skip-no-answer is of MRQA's script; SQuAD"),
         ([SAMPLE, PREDICTIONS, "-p", "."], "there are none: give them with -n"),
