@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from .data.answers import Prediction
 from .data.errors import ArgumentError
-from .data.examples import Columns, check_columns, column_argument, row_of
+from .data.examples import Columns, OnError, check_columns, column_argument, row_of
 from .data.predictions import to_table
 from .engine.loading import ModelSpec
 from .engine.options import Options
-from .runs.answering import DEFAULTS, Answering, OnError, Reject
+from .runs.answering import DEFAULTS, Answering, Reject
 from .runs.manifest import Manifest
 from .runs.provenance import prediction_versions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from qa_fast.files.wording import brief, shown
 
@@ -14,6 +14,10 @@ from .golds import Golds, golds_of
 
 MOST_CHARACTERS = 1 << 31
 """No text has so many: a place at or beyond it is none."""
+
+
+OnError = Literal["fail", "skip"]
+"""What to do at a row that cannot be used: raise an error, or go on without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,12 @@ def _example(record: object, columns: Columns, number: int) -> tuple[Example, Va
         is_impossible=golds.is_impossible,
     )
     return example, gold_problem
+
+
+def check_on_error(on_error: str) -> None:
+    """Raise a ValueError unless ``on_error`` is one of `OnError`."""
+    if on_error not in get_args(OnError):
+        raise ArgumentError(Argument("on_error"), f" must be 'fail' or 'skip'; got {on_error!r}")
 
 
 def check_columns(present: Collection[str], columns: Columns) -> None:

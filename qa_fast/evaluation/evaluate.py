@@ -14,7 +14,7 @@ import numpy as np
 
 from qa_fast.data.answers import Prediction, n_best_probabilities
 from qa_fast.data.errors import Argument, ArgumentError
-from qa_fast.data.examples import Columns, Example
+from qa_fast.data.examples import Columns, Example, OnError
 from qa_fast.data.opening import open_source
 from qa_fast.data.predictions import read_predictions
 from qa_fast.files.json_text import parse_json
@@ -24,7 +24,6 @@ from .breakdown import Group
 from .figures import CONFIDENCE_LEVEL, intervals
 from .kept import Derived
 from .matching import (
-    OnError,
     Questions,
     each_prediction,
     files_of,

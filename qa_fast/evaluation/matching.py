@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from qa_fast.data.answers import Prediction
 from qa_fast.data.answers import na_prob as na_prob_of
 from qa_fast.data.errors import Argument, ArgumentError, OneOf, parts_of
-from qa_fast.data.examples import Row
+from qa_fast.data.examples import OnError, Row, check_on_error
 from qa_fast.data.frames import table_columns
 from qa_fast.data.predictions import official_predictions, read_predictions
 from qa_fast.files.json_text import read_json
@@ -30,8 +30,6 @@ from .sheet import ScoreSheet
 from .suites.fitting import Fitting
 from .suites.suite import Suite
 from .thresholds import NoAnswerProbabilities
-
-OnError = Literal["fail", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +71,7 @@ def read_questions(rows: Iterable[Row], suite: Suite, on_error: OnError) -> Ques
         ValueError: with ``on_error="fail"``, at the first row that cannot be scored; or where there are
             no questions.
     """
-    if on_error not in get_args(OnError):
-        raise ArgumentError(Argument("on_error"), f" must be 'fail' or 'skip'; got {on_error!r}")
+    check_on_error(on_error)
     found = Questions(Examples(), set(), [], Remarks(), Fitting(), [])
     reasons: list[str] = []
     hashes = array("q")

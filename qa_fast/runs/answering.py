@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from qa_fast.data.answers import Answer, Prediction, null_odds
 from qa_fast.data.errors import (
@@ -16,13 +16,11 @@ from qa_fast.data.errors import (
     Words,
     parts_of,
 )
-from qa_fast.data.examples import Row
+from qa_fast.data.examples import OnError, Row, check_on_error
 from qa_fast.engine.engine import Engine
 from qa_fast.engine.options import Options, check_count
 from qa_fast.engine.streams import Pair
 from qa_fast.texts.readings import Reading
-
-OnError = Literal["fail", "skip"]
 
 DEFAULTS: dict[str, Any] = {
     "top_k": 5,
@@ -68,8 +66,7 @@ class Answering:
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.on_error not in ("fail", "skip"):
-            raise ValueError(f"on_error must be 'fail' or 'skip'; got {self.on_error!r}")
+        check_on_error(self.on_error)
         if self.num_workers is not None:
             check_count("num_workers", self.num_workers, 0)
         if self.null_threshold != 0 and not self.options.handle_impossible_answer:

@@ -22,7 +22,7 @@ from .output import Output
 from .parts import MOST_SHARDS, plan_parts
 
 if TYPE_CHECKING:
-    from .answering import OnError
+    from qa_fast.data.examples import OnError
 
 SHARD_MANIFEST = re.compile(r"manifest-(\d{5})-of-(\d{5})\.json")
 

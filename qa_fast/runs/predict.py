@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from qa_fast.data.errors import Argument, ArgumentError
-from qa_fast.data.examples import Columns
+from qa_fast.data.examples import Columns, OnError
 from qa_fast.data.opening import open_source
 from qa_fast.data.sources import Source
 from qa_fast.engine.loading import ModelSpec
 from qa_fast.engine.options import Options, check_count
 from qa_fast.files.reading import Watch
 
-from .answering import DEFAULTS, Answering, OnError
+from .answering import DEFAULTS, Answering
 from .manifest import Manifest, is_complete, read_manifest, shard_manifest
 from .merging import merge_shares
 from .output import Output
