@@ -60,9 +60,9 @@ import qa_fast
 from qa_fast.decoding import spans
 from qa_fast.decoding.search import Found, SpanSearch
 from qa_fast.engine import Engine, Options
-from qa_fast.engine.device import is_device_lost
 from qa_fast.engine.streams import Pair
 from qa_fast.models.checkpoints import BUNDLED_MODEL
+from qa_fast.models.devices import is_device_lost
 
 ROOT = Path(__file__).parents[1]
 NO_DEVICE = 3  # exit status

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from qa_fast.engine.device import is_device_lost
+from qa_fast.models.devices import is_device_lost
 
 MOST_WORKERS = 16
 START_SECONDS = 90  # a worker's imports and its context on the GPU, from a cold disk

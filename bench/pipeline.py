@@ -188,7 +188,7 @@ def ours(engine: Engine, pairs: list[Pair], rounds: int, *, streams: bool = True
     # A compiled model needs all shapes that there are, a GPU its memory.
     few = 32 if engine.device.type == "cpu" else 4096
     begin = time.perf_counter()
-    list(engine.read(pairs if engine._forward.compiled else pairs[:few], Options()))
+    list(engine.read(pairs if engine.runtime.compiled else pairs[:few], Options()))
     warm_up = time.perf_counter() - begin
     engine.stats = Stats()
 

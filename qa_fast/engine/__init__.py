@@ -8,8 +8,8 @@
 - `workers`: who works on a window's texts: this process, or others
 - `worker_process`: one of these others
 - `batches`: which chunks are read together, and where they lie
-- `forward`: run the model; smaller batches when memory runs out
-- `device`: where a model runs, and how arrays get there
+- `forward`: run a `Runtime`; smaller batches when memory runs out
+- `device`: how arrays get to a device and back; calls side by side
 - `threads`: threads that are gone once they have been joined
 - `candidates`: how many spans are decoded, of which questions together
 - `errors`: what goes wrong with a batch, a model

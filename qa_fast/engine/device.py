@@ -15,15 +15,11 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qa_fast.models.dtypes import to_dtype
-from qa_fast.models.traits import (
-    float_weights,
-)
+from qa_fast.models.runtime import Runtime
 
 from .threads import Threads
 
@@ -93,38 +89,31 @@ class Device:
 
         return found_at_last
 
-    @contextmanager
-    def workers(self) -> Iterator[Runner]:
-        """A function that gives the results of calls; on a CPU it runs one per thread at a time.
 
-        PyTorch's threads within one call wait for each other after every operation: with a small
-        model, or where other programs use the processor too, that takes more time than the operations.
-        """
-        threads = torch.get_num_threads()
-        if self.device.type != "cpu" or threads < 2:
-            yield one_by_one
-            return
+@contextmanager
+def side_by_side(runtime: Runtime) -> Iterator[Runner]:
+    """A function that gives the results of calls of ``runtime``, several at a time where that pays."""
+    threads = runtime.side_by_side()
+    if threads < 2:
+        yield one_by_one
+        return
 
-        def run(calls: Sequence[Callable[[], _T]], /, *, share: bool = True) -> list[_T]:
-            if share and len(calls) < threads:
-                return one_by_one(calls)
-            set_by_caller = torch.get_num_threads()  # may be another between two results
-            futures = [executor.submit(call) for call in calls]
-            try:
-                return [future.result() for future in futures]
-            finally:
-                for future in futures:
-                    future.cancel()
-                wait(futures)
-                # The number is a thread's own, but each setting is also the default of later threads.
-                torch.set_num_threads(set_by_caller)
+    def run(calls: Sequence[Callable[[], _T]], /, *, share: bool = True) -> list[_T]:
+        if share and len(calls) < threads:
+            return one_by_one(calls)
+        set_by_caller = torch.get_num_threads()  # may be another between two results
+        futures = [executor.submit(call) for call in calls]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+            # The number is a thread's own, but each setting is also the default of later threads.
+            torch.set_num_threads(set_by_caller)
 
-        with Threads(threads, "qa-fast-forward", torch.set_num_threads, 1) as executor:
-            yield run
-
-    def free_cache(self) -> None:
-        """Give unused memory back to the device, after a shortage."""
-        getattr(getattr(torch, self.device.type), "empty_cache", lambda: None)()
+    with Threads(threads, "qa-fast-forward", runtime.enter_thread) as executor:
+        yield run
 
 
 @cache
@@ -136,67 +125,3 @@ def _one_thread_after_fork() -> None:
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
-
-
-def to_device(device: str | int | torch.device) -> torch.device:
-    """A device by its name, or by a GPU's index (-1: the CPU), as in Transformers' pipelines."""
-    if isinstance(device, np.integer):
-        device = int(device)
-    if not isinstance(device, (str, int, torch.device)) or isinstance(device, bool):
-        raise ValueError(
-            f"device must be a name such as 'cuda:1', a number, or a torch.device; got {device!r}"
-        )
-    if isinstance(device, int) and device < 0:
-        device = "cpu"
-    try:
-        found = torch.empty(0, dtype=torch.uint8, device=device).device
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {device!r} cannot be used: {reason}") from None
-    if found.type == "meta":
-        raise ValueError(
-            f"device {device!r} cannot be used: it has no memory, so nothing can run there"
-        )
-    return found
-
-
-def is_device_lost(error: BaseException) -> bool:
-    """Whether ``error`` says that a device cannot be used any more by this process."""
-    lost = getattr(torch, "AcceleratorError", ())  # new in PyTorch 2.8
-    return isinstance(error, lost) or "CUDA error" in str(error)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that a device, or the host, has too little memory."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        words in text for words in ("out of memory", "can't allocate memory", "alloc_failed")
-    )
-
-
-def place_model(
-    model: Any, device: str | int | torch.device | None, dtype: str | torch.dtype | None
-) -> torch.device:
-    """Move and convert ``model`` in place, as far as asked and needed; returns its device."""
-    if not isinstance(model, torch.nn.Module):
-        return torch.device("cpu")
-    weights = float_weights(model)
-    now = weights[0].device if weights else torch.device("cpu")
-    if any(p.is_meta for p in model.parameters()):
-        raise ValueError(
-            f"{type(model).__name__} has no weights: they are on the device 'meta'; load them first"
-        )
-    target = now if device is None else to_device(device)
-    wanted = None if dtype in (None, "auto") else to_dtype(dtype)
-    if target.type == "cpu":
-        # float16 is slow and inexact there, and some operations lack it.
-        types = {p.dtype for p in weights} if wanted is None else {wanted}
-        if dtype is None or torch.float16 in types:
-            wanted = torch.float32
-    if target != now:
-        model.to(target)
-    if wanted is not None and any(p.dtype != wanted for p in weights):
-        model.to(wanted)
-    return target

@@ -28,10 +28,13 @@ import torch
 
 from qa_fast.data.errors import Argument, ArgumentError, ExampleError
 from qa_fast.decoding.tokens import token_probabilities
-from qa_fast.models.traits import check_model, position_limit, vocabulary_size
+from qa_fast.models.devices import to_device
+from qa_fast.models.runtime import Runtime
+from qa_fast.models.torch_runtime import TorchRuntime
 from qa_fast.texts.chunker import Chunker, default_doc_stride
 from qa_fast.texts.readings import Reading
 
+from .device import side_by_side
 from .errors import warn_caller
 from .forward import Forward
 from .options import Options, check_count, default_max_seq_len
@@ -132,22 +135,16 @@ class Engine:
             check_count("batch_size", batch_size)
         if max_batch_tokens is not None:
             check_count("max_batch_tokens", max_batch_tokens)
-        check_model(model)
+        runtime = _runtime(model, device, dtype, compile)
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.position_limit = position_limit(model)
+        self.position_limit = runtime.position_limit
         self.stats = Stats()
-        chunker = Chunker(tokenizer, vocabulary=vocabulary_size(model))
-        self._forward = Forward(
-            model,
-            tokenizer,
-            device=device,
-            dtype=dtype,
-            max_batch_tokens=max_batch_tokens,
-            compile=compile,
-        )
+        chunker = Chunker(tokenizer, vocabulary=runtime.vocabulary_size)
+        self._compile = compile
+        self._forward = Forward(runtime, tokenizer, max_batch_tokens=max_batch_tokens)
         self._crew = Crew(chunker, on_gpu=self.device.type != "cpu")
         self._lock = Lock()
         self._kernels: dict[tuple[Options, bool], Future[None]] = {}
@@ -160,15 +157,20 @@ class Engine:
             dtype="auto",
             batch_size=self.batch_size,
             max_batch_tokens=self.max_batch_tokens,
-            compile=self._forward.compiled,
+            compile=self._compile,
             num_workers=self.num_workers,
         )
         return remade, (self.model, self.tokenizer)
 
     @property
+    def runtime(self) -> Runtime:
+        """What runs the model."""
+        return self._forward.runtime
+
+    @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return self._forward.device.device
+        return self.runtime.device
 
     @property
     def threads(self) -> int | None:
@@ -177,7 +179,7 @@ class Engine:
         That is on a CPU with ``compile``, with a model that is no torch module or keeps state between
         calls. None elsewhere: there their number need not change a bit.
         """
-        if self.device.type != "cpu" or self._forward.reentrant:
+        if self.device.type != "cpu" or self.runtime.reentrant:
             return None
         return torch.get_num_threads()
 
@@ -337,7 +339,7 @@ class Engine:
         with (
             closing(stages),
             Threads(2 * ahead, "qa-fast") as executor,
-            self._forward.device.workers() as workers,
+            side_by_side(self.runtime) as workers,
             closing(
                 submit_windows(
                     pairs, first, most, lambda window: executor.submit(stages.prepare, window)
@@ -396,3 +398,17 @@ class Engine:
             )
         stride = default_doc_stride(length) if options.doc_stride is None else options.doc_stride
         return replace(options, max_seq_len=length, doc_stride=stride)
+
+
+def _runtime(model: Any, device: Any, dtype: str | torch.dtype | None, compile: bool) -> Runtime:
+    """What runs ``model``: itself, where it is a `Runtime`."""
+    if isinstance(model, type) or not isinstance(model, Runtime):
+        return TorchRuntime(model, device=device, dtype=dtype, compile=compile)
+    kind = type(model).__name__
+    if compile:
+        raise ValueError(f"compile is for PyTorch's models; got a {kind}, which is compiled")
+    if device is not None and to_device(device) != model.device:
+        raise ValueError(f"the {kind} runs on {model.device}; got device={device!r}")
+    if dtype not in (None, "auto", model.dtype):
+        raise ValueError(f"the {kind} computes in {model.dtype}; got dtype={dtype!r}")
+    return model

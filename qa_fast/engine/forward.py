@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import chain
-from threading import Lock
 from traceback import clear_frames
 from typing import Any, NamedTuple
 
@@ -21,34 +19,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qa_fast.models.regions import regions
-from qa_fast.models.sharing import Sharing
-from qa_fast.models.torch_settings import as_by_default
-from qa_fast.models.traits import (
-    accepted_arguments,
-    eval_mode,
-    is_block_sparse,
-    keeps_state,
-    logits_in,
-    refuse_random,
-    takes_mask_as_is,
-    unusable_output,
-    unwrapped,
-    vocabulary_size,
-)
+from qa_fast.models.runtime import Runtime, UnusableOutput
 from qa_fast.texts.chunks import Chunks, ranges
 
 from .batches import Plan, bucket_widths, plan_batches
-from .device import Device, Runner, is_device_lost, is_out_of_memory, one_by_one, place_model
+from .device import Device, Runner, one_by_one
 from .errors import BatchError, OutOfMemory
 
-# On a CPU a batch's activations should stay in the cache: about 2^20 of them per layer, within limits.
-CPU_BATCH_TOKENS = (2048, 4096)
-# A GPU is kept busy by few large calls: with BERT-Large on an H200 5% more than by half as many tokens.
-BATCH_TOKENS = 65536
-# Elsewhere than on a CPU rows are filled up to a multiple of that: for a batch of a new shape cuDNN's
-# attention, for one, needs 10 ms to get ready.
-WIDTH_STEP = 16
 # Batches after a shortage of memory before larger ones are tried again.
 PATIENCE = 256
 
@@ -105,71 +82,30 @@ class Forward:
     """A model, and how it is called.
 
     Args:
-        model: see `Engine`, as the other arguments.
+        runtime: runs the model.
         tokenizer: for its padding, and for which arguments its model takes.
-        device: where to run.
-        dtype: the weights' type.
-        max_batch_tokens: most tokens in a batch.
-        compile: compile its repeated layers; or the model as a whole, and give it batches of few fixed
-            shapes.
+        max_batch_tokens: most tokens in a batch; None for what the runtime recommends.
 
     Attributes:
+        runtime: as given.
         device: the device layer.
         max_batch_tokens: as given, or less after the device ran out of memory.
-        reentrant: whether several threads may call the model at a time, each with a batch.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        *,
-        device: str | int | torch.device | None,
-        dtype: str | torch.dtype | None,
-        max_batch_tokens: int | None,
-        compile: bool,
-    ) -> None:
-        self.model = model
-        self.device = Device(place_model(model, device, dtype))
-        self.max_batch_tokens = max_batch_tokens or self._default_batch_tokens()
+    def __init__(self, runtime: Runtime, tokenizer: Any, *, max_batch_tokens: int | None) -> None:
+        self.runtime = runtime
+        self.device = Device(runtime.device)
+        self.max_batch_tokens = max_batch_tokens or runtime.batch_tokens
         self._most_batch_tokens = self.max_batch_tokens
         self._since_shortage = 0
-        self.compiled = compile
-        layers = regions(model) if compile else None
-        # Trials call the model itself: their shapes are not worth compiling.
-        whole = torch.compile(model, dynamic=False) if compile and layers is None else model
-        self._call = whole if layers is None else layers
-        refuse_random(model)
-        self._accepted = accepted_arguments(model, tokenizer)
-        config = getattr(unwrapped(model), "config", None)
-        self._sparse = is_block_sparse(model)
-        self.reentrant = not compile and not keeps_state(model)
-        self._turn: AbstractContextManager[Any] = nullcontext() if self.reentrant else Lock()
-        if layers is not None:
-            self._turn = layers.turn
-        self._layers = layers
-        self._step = 1 if self.device.device.type == "cpu" else WIDTH_STEP
-        self._sharing = Sharing(model)
-        size = vocabulary_size(model)
+        self._accepted = runtime.arguments(tokenizer)
+        size = runtime.vocabulary_size
         most = float("inf") if size is None else size
-        pads = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), 0)
+        pads = (tokenizer.pad_token_id, getattr(runtime.config, "pad_token_id", None), 0)
         # One that was added to the tokenizer only, the model would not know; padding is masked.
         self._pad_id = next(pad for pad in pads if pad is not None and 0 <= pad < most)
-        self._eval = eval_mode(model)
         self._warned = False
         self._works = False
-        self._mask_as_is = takes_mask_as_is(model, self.device.device, self._ready())
-
-    def _default_batch_tokens(self) -> int:
-        if self.device.device.type != "cpu":
-            return BATCH_TOKENS
-        least, most = CPU_BATCH_TOKENS
-        width = getattr(getattr(unwrapped(self.model), "config", None), "hidden_size", None)
-        return min(max(least, (1 << 20) // width), most) if isinstance(width, int) else least
-
-    def _takes_few_shapes(self) -> bool:
-        """Whether there is code for every single shape of batch."""
-        return self.compiled and (self._layers is None or self._layers.whole is not None)
 
     def plan(self, chunks: Chunks, max_seq_len: int, batch_size: int | None) -> Plan:
         """Lay ``chunks`` out in batches.
@@ -181,11 +117,11 @@ class Forward:
             plan_batches,
             chunks.length,
             self.max_batch_tokens,
-            widths=bucket_widths(max_seq_len) if self._takes_few_shapes() else None,
-            step=self._step,
+            widths=bucket_widths(max_seq_len) if self.runtime.few_shapes else None,
+            step=self.runtime.width_step,
             most=max_seq_len,
         )
-        sharing, read = self._sharing, partial(self._trials, chunks)
+        sharing, read = self.runtime.sharing, partial(self._trials, chunks)
         batches = cut(batch_size, equal_lengths=sharing.equal_lengths)
         # Longest first: the last is a batch's shortest.
         padded = [b.width for b in batches if chunks.length[b.chunks[-1]] < b.width]
@@ -243,15 +179,15 @@ class Forward:
         None where the model fails, whatever it raises: `run` meets it again, and says whose fault it is.
         """
         try:
-            with self._ready():
+            with self.runtime.ready():
                 return [
                     self._trial(chunks, rows, width if len(rows) > 1 else len(rows[0]))
                     for rows in batches
                 ]
         except Exception as error:
             clear_frames(error.__traceback__)
-            if is_out_of_memory(error):
-                self.device.free_cache()
+            if self.runtime.is_out_of_memory(error):
+                self.runtime.free_memory()
             return None
 
     @torch.inference_mode()
@@ -264,11 +200,7 @@ class Forward:
             place[: len(row)] = tokens[row]
         buffers = self._fill(chunks, places.ravel(), 1)
         inputs = {name: self.device.upload(buffer).view(shape) for name, buffer in buffers.items()}
-        output = self.model(**self._arguments(inputs))
-        logits = logits_in(output, shape)
-        if logits is None:
-            raise ValueError(unusable_output(output, self.model, shape))
-        return torch.stack(logits, dim=-1).cpu()
+        return torch.stack(self.runtime.try_out(inputs), dim=-1).cpu()
 
     def run(self, plan: Plan, workers: Runner = one_by_one) -> Logits:
         """Call the model on each batch; on a GPU this returns before the work is done.
@@ -293,25 +225,12 @@ class Forward:
             out = start[here].view(shape), end[here].view(shape)
             rows = _Rows(batch.chunks, plan.length[batch.chunks], views, *out)
             calls.append(partial(self._run_batch, rows))
-        with self._ready():
-            if self._sparse and isinstance(self.model, torch.nn.Module):
-                # It leaves block-sparse attention for good at the first short row: here, for the
-                # window's last ones, since the longest come first.
-                modules: Any = self.model.modules()
-                next(m for m in modules if hasattr(m, "set_attention_type")).set_attention_type(
-                    "block_sparse"
-                )
-            found = (workers if self.reentrant else one_by_one)(calls)
+        with self.runtime.ready():
+            found = (workers if self.runtime.reentrant else one_by_one)(calls)
         failed = {chunk: error for batch in found for chunk, error in batch.items()}
         if len(failed) == len(plan.length) > 1:
             _raise_first(failed)
         return Logits(start, end, failed)
-
-    @contextmanager
-    def _ready(self) -> Iterator[None]:
-        """The model without dropout, none of the caller's modes in its way, and no other's calls."""
-        with self._turn, self._eval.of(self.model), as_by_default(self.device.device.type):
-            yield
 
     @torch.inference_mode()
     def _run_batch(self, batch: _Rows) -> Failures:
@@ -323,7 +242,7 @@ class Forward:
                 error = self._try(batch)
             if error is None:
                 return {}
-            if is_device_lost(error):
+            if self.runtime.is_device_lost(error):
                 raise BatchError(batch.chunks.tolist(), error) from error
             too_large = isinstance(error, OutOfMemory)
             if rows == 1 and not (too_large and width > batch.length[0]):
@@ -346,34 +265,22 @@ class Forward:
         Raises:
             ValueError: the model returned something else than logits.
         """
-        shape = batch.start.shape[0], batch.start.shape[1]
         try:
-            output = self._call(**self._arguments(batch.inputs))
-            logits = logits_in(output, shape)
-            if logits is not None:
-                batch.start.copy_(logits[0])
-                batch.end.copy_(logits[1])
-                self._works = True
-                self._restore_budget()
-                return None
+            start, end = self.runtime(batch.inputs)
+            batch.start.copy_(start)
+            batch.end.copy_(end)
+            self._works = True
+            self._restore_budget()
+            return None
+        except UnusableOutput:
+            raise
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not self.runtime.is_out_of_memory(error):
                 clear_frames(error.__traceback__)  # or it would hold all tensors of the call
                 return error
-        else:
-            raise ValueError(unusable_output(output, self.model, shape))
         # Only now, when the shortage's error with all that its traceback holds is gone.
-        self.device.free_cache()
+        self.runtime.free_memory()
         return OutOfMemory()
-
-    def _arguments(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
-        # Copies: a model that writes into them must find them whole when a batch is tried again.
-        arguments: dict[str, Any] = {name: tensor.clone() for name, tensor in inputs.items()}
-        if self._mask_as_is:
-            arguments["attention_mask"] = inputs["attention_mask"].bool()[:, None, None]
-        if "use_cache" in self._accepted:
-            arguments["use_cache"] = False
-        return arguments
 
     def _restore_budget(self) -> None:
         """Larger batches again, after many for which memory sufficed: a shortage may have passed."""

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from qa_fast.models.checkpoints import BUNDLED_MODEL, load_model, load_tokenizer
+from qa_fast.models.devices import to_device
 from qa_fast.models.dtypes import dtype_to_load, to_dtype
 from qa_fast.models.traits import check_model
 
-from .device import to_device
 from .engine import Engine
 from .errors import warn_caller
 from .options import check_count, check_flag

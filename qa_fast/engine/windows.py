@@ -25,7 +25,7 @@ from qa_fast.texts.readings import Reading
 
 from .batches import Plan
 from .candidates import Part, parts, wanted
-from .device import Runner, is_device_lost, one_by_one
+from .device import Runner, one_by_one
 from .errors import BatchError, ModelError, OutOfMemory, numbers_in_words, raised_by
 from .forward import Forward, Logits
 from .options import Options
@@ -380,7 +380,7 @@ class Stages:
             question = window.chunks.question_id[failure.chunks]
             hit, error = np.unique(question), failure.error
         except RuntimeError as caught:
-            if not is_device_lost(caught):
+            if not self._forward.runtime.is_device_lost(caught):
                 raise
             hit, error = np.arange(window.chunks.questions), caught
         else:

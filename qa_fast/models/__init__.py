@@ -1,6 +1,9 @@
 """Models by name, as data only; what a model can take; the bundled one.
 
 - `checkpoints`: load models and tokenizers from a folder or from the Hugging Face Hub
+- `runtime`: `Runtime`, the protocol of what runs a model
+- `torch_runtime`: PyTorch's modules, and callables
+- `devices`: PyTorch's devices, and what their errors say
 - `dtypes`: the types that weights are loaded in
 - `torch_settings`: what a thread may have set in PyTorch, and how to do without it
 - `traits`: positions, vocabulary, arguments, the mask, eval mode, outputs

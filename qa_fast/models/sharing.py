@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .traits import float_weights, is_block_sparse, unwrapped
+from .traits import is_block_sparse, unwrapped
 
 # fmt: off
 MASKS_PADDING = {
@@ -71,20 +71,28 @@ class Read(Protocol):
 
 
 class Sharing:
-    """Which rows may share a batch with ``model``, as far as that is known or was tried by now.
+    """Which rows may share a batch with a model, as far as that is known or was tried by now.
+
+    Args:
+        name: the model's, for errors.
+        equal_lengths: only rows of one length may.
+        masks_padding: padding is known to change nothing; see `masks_padding`.
+        precision: the distance from 1 to the next number of the type that the model computes in.
 
     Attributes:
         equal_lengths: only rows of one length.
     """
 
-    def __init__(self, model: Any) -> None:
-        sparse, masked = is_block_sparse(model), masks_padding(model)
-        self.equal_lengths = sparse
-        self._model = model
+    def __init__(
+        self, name: str, *, equal_lengths: bool, masks_padding: bool, precision: float
+    ) -> None:
+        self.equal_lengths = equal_lengths
+        self._name = name
+        self._precision = precision
         # Tokens in the widest rows in which padding is known to change nothing.
-        self._masked_to = float("inf") if masked else 0
+        self._masked_to = float("inf") if masks_padding else 0
         # Whether rows of a batch leave each other alone; None where that has not been tried yet.
-        self._apart = True if sparse or masked else None
+        self._apart = True if equal_lengths or masks_padding else None
 
     def masks_padding(
         self, width: int, most: int, row_offset: Row, length: npt.NDArray[np.int32], read: Read
@@ -115,7 +123,7 @@ class Sharing:
         noise = self._noise(together)
         if _difference(alone[0][0], again[0]) > noise:
             raise ValueError(
-                f"{type(self._model).__name__} cannot be used: each time it reads the same tokens, it "
+                f"{self._name} cannot be used: each time it reads the same tokens, it "
                 "gives other logits, so the same question would get different answers; is there "
                 "dropout in it, or hashing by random numbers?"
             )
@@ -151,8 +159,7 @@ class Sharing:
 
     def _noise(self, logits: Tensor) -> float:
         """What another way to compute them may change in ``logits``; see `_difference`."""
-        kinds = {logits.dtype, *(p.dtype for p in float_weights(self._model))}
-        return max(LEAK, *(4 * torch.finfo(kind).eps for kind in kinds))
+        return max(LEAK, 4 * self._precision, 4 * torch.finfo(logits.dtype).eps)
 
 
 def _trial_rows(row_offset: Row, length: npt.NDArray[np.int32]) -> list[Row]:

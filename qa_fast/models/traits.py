@@ -216,8 +216,8 @@ def _rows(table: Any) -> int | None:
     return None
 
 
-def accepted_arguments(model: Any, tokenizer: Any) -> set[str]:
-    """Those of the engine's arguments that ``model`` takes and ``tokenizer`` means it to have."""
+def accepted_arguments(model: Any) -> set[str]:
+    """Those of the engine's arguments that ``model`` takes."""
     model = unwrapped(model)
     function = model.forward if hasattr(model, "forward") else model
     parameters = inspect.signature(function).parameters
@@ -231,8 +231,7 @@ def accepted_arguments(model: Any, tokenizer: Any) -> set[str]:
             )
         accepted = {"input_ids", "attention_mask", "token_type_ids"}
     # Of one segment, there is no second to tell from it.
-    one_segment = getattr(_config(model), "type_vocab_size", None) in (0, 1)
-    if one_segment or "token_type_ids" not in tokenizer.model_input_names:
+    if getattr(_config(model), "type_vocab_size", None) in (0, 1):
         accepted.discard("token_type_ids")
     return accepted
 

@@ -7,8 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from qa_fast import __version__
 from qa_fast.engine.engine import Engine
 from qa_fast.models.checkpoints import BUNDLED_MODEL
@@ -18,7 +16,8 @@ def engine_settings(engine: Engine) -> dict[str, Any]:
     """What about the engine decides the numbers that come out of it."""
     return {
         "model": {"class": type(engine.model).__name__, "sha256": model_hash(engine)},
-        "dtype": _dtype(engine.model),
+        "backend": engine.runtime.backend,
+        "dtype": engine.runtime.dtype,
         "device": engine.device.type,
         "batch_size": engine.batch_size,
         "max_batch_tokens": engine.max_batch_tokens,
@@ -26,21 +25,10 @@ def engine_settings(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _dtype(model: Any) -> str | None:
-    if not isinstance(model, torch.nn.Module):
-        return None
-    return next((str(p.dtype) for p in model.parameters() if p.is_floating_point()), None)
-
-
 def model_hash(engine: Engine) -> str | None:
     """SHA-256 of the weights as they are used and of the tokenizer; None for a plain callable."""
-    if not isinstance(engine.model, torch.nn.Module):
-        return None
     digest = hashlib.sha256(engine.tokenizer.backend_tokenizer.to_str().encode())
-    for name, tensor in sorted(engine.model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return digest.hexdigest() if engine.runtime.fingerprint(digest) else None
 
 
 def model_name(model: Any, engine: Engine) -> str:

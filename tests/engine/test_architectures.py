@@ -152,7 +152,7 @@ def test_padding_is_masked_where_that_is_said(name: str) -> None:
     callable_of_any_kind.config = model.config
     engine = Engine(callable_of_any_kind, common_tokenizer())
     check(engine.read(pairs(), OPTIONS), expected(name))
-    assert engine._forward._sharing.equal_lengths == changes
+    assert engine.runtime.sharing.equal_lengths == changes
 
 
 @pytest.mark.parametrize("name", [n for n in [*ARCHITECTURES, *VARIANTS] if n not in UNKNOWN_LIMIT])

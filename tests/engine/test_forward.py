@@ -17,9 +17,11 @@ from transformers import BertForQuestionAnswering
 
 from qa_fast.engine import Engine, ExampleError, ModelError, Options
 from qa_fast.engine.batches import bucket_widths, plan_batches
-from qa_fast.engine.device import Device, is_out_of_memory
+from qa_fast.engine.device import Device, side_by_side
+from qa_fast.models.devices import is_out_of_memory
 from qa_fast.models.regions import regions
 from qa_fast.models.sharing import masks_padding
+from qa_fast.models.torch_runtime import TorchRuntime
 
 from ..helpers.engines import OPTIONS, SHORTAGES, answers_of, examples, same
 from ..helpers.tiny import tiny_model, tokenizer_of
@@ -123,17 +125,17 @@ def test_rows_filled_up_to_a_multiple_change_no_answer(max_seq_len: int) -> None
     options = replace(FEW_SHAPES, max_seq_len=max_seq_len)
     plain = Engine(model, tokenizer)
     expected = answers_of(plain, examples(), options)
-    assert plain._forward._step == 1
+    assert plain.runtime.width_step == 1
     engine = Engine(model, tokenizer, batch_size=2)
-    engine._forward._step = 16
+    engine.runtime.width_step = 16
     widths: list[int] = []
-    call = engine._forward._call
+    call = engine.runtime._call
 
     def noted(input_ids: Any, **arguments: Any) -> Any:
         widths.append(input_ids.shape[1])
         return call(input_ids=input_ids, **arguments)
 
-    engine._forward._call = noted
+    engine.runtime._call = noted
     same(answers_of(engine, examples(), options), expected)
     assert len(set(widths)) > 1
     assert all(width % 16 == 0 or width == max_seq_len for width in widths)
@@ -163,13 +165,13 @@ def compiled_engine(model: Any, tokenizer: Any) -> tuple[Engine, set[tuple[int, 
     """An engine that compiles, and the shapes of its batches."""
     engine = Engine(model, tokenizer, max_batch_tokens=800, compile=True)
     shapes: set[tuple[int, ...]] = set()
-    call = engine._forward._call
+    call = engine.runtime._call
 
     def noted(input_ids: Any, **arguments: Any) -> Any:
         shapes.add(tuple(input_ids.shape))
         return call(input_ids=input_ids, **arguments)
 
-    engine._forward._call = noted
+    engine.runtime._call = noted
     return engine, shapes
 
 
@@ -451,20 +453,20 @@ def test_a_mask_that_needs_no_work_is_given_where_it_means_the_same(
         model = type(model)._from_config(model.config, attn_implementation=attention).eval()
     engine = Engine(model, tokenizer)
     if not expected:
-        assert not engine._forward._mask_as_is
+        assert not engine.runtime._mask_as_is
     # Older releases of Transformers may refuse it, which costs time only.
     answers = answers_of(engine, examples(), OPTIONS)
-    engine._forward._mask_as_is = False
+    engine.runtime._mask_as_is = False
     same(answers, answers_of(engine, examples(), OPTIONS))
 
 
 def test_a_model_that_ignores_the_mask_is_not_trusted_with_another() -> None:
     model = tiny_model(tokenizer_of("wordpiece"))
-    if not Engine(model, tokenizer_of("wordpiece"))._forward._mask_as_is:
+    if not Engine(model, tokenizer_of("wordpiece")).runtime._mask_as_is:
         pytest.skip("this release of Transformers takes no such mask")
     with torch.no_grad():
         model.bert.encoder.layer[0].attention.self.value.weight.zero_()  # attention adds nothing
-    assert not Engine(model, tokenizer_of("wordpiece"))._forward._mask_as_is
+    assert not Engine(model, tokenizer_of("wordpiece")).runtime._mask_as_is
 
 
 @pytest.mark.parametrize(
@@ -489,14 +491,17 @@ def test_on_a_cpu_nothing_is_copied() -> None:
     assert host[0] == 7
     (fetched,) = device.fetch([host])()
     assert fetched is host
-    device.free_cache()
+
+
+def tiny_runtime() -> TorchRuntime:
+    return TorchRuntime(tiny_model(tokenizer_of("wordpiece")))
 
 
 def test_calls_on_a_cpu_have_a_thread_each() -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
-        with Device(torch.device("cpu")).workers() as run:
+        with side_by_side(tiny_runtime()) as run:
             assert run([torch.get_num_threads] * 9) == [1] * 9
             assert run([torch.get_num_threads] * 3) == [4] * 3
         with ThreadPoolExecutor(1) as later:
@@ -510,7 +515,7 @@ def test_threads_that_a_caller_sets_between_calls_stay_set() -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
-        with Device(torch.device("cpu")).workers() as run:
+        with side_by_side(tiny_runtime()) as run:
             torch.set_num_threads(3)
             run([torch.get_num_threads] * 9)
         assert torch.get_num_threads() == 3
@@ -522,7 +527,7 @@ def test_the_first_error_of_several_calls_is_raised() -> None:
     def fail() -> None:
         raise KeyError("batch")
 
-    with Device(torch.device("cpu")).workers() as run, pytest.raises(KeyError, match="batch"):
+    with side_by_side(tiny_runtime()) as run, pytest.raises(KeyError, match="batch"):
         run([lambda: None, fail, lambda: None])
 
 

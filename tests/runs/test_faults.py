@@ -27,7 +27,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 import qa_fast
 from qa_fast.engine import Engine, ExampleError, ModelError, Options
 from qa_fast.engine import forward as forward_module
-from qa_fast.engine.device import is_device_lost
+from qa_fast.models.devices import is_device_lost
 from qa_fast.texts.readings import Reading
 
 from ..helpers.engines import (
