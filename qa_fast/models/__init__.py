@@ -3,6 +3,7 @@
 - `checkpoints`: load models and tokenizers from a folder or from the Hugging Face Hub
 - `runtime`: `Runtime`, the protocol of what runs a model
 - `torch_runtime`: PyTorch's modules, and callables
+- `graphs`: what the runtimes of graphs have in common
 - `devices`: PyTorch's devices, and what their errors say
 - `dtypes`: the types that weights are loaded in
 - `torch_settings`: what a thread may have set in PyTorch, and how to do without it
