@@ -101,7 +101,8 @@ class TorchRuntime:
     @property
     def dtype(self) -> str | None:
         """The type of its weights, of the first one where they differ."""
-        return next((str(p.dtype) for p in float_weights(self.model)), None)
+        kinds = (str(p.dtype).removeprefix("torch.") for p in float_weights(self.model))
+        return next(kinds, None)
 
     @property
     def few_shapes(self) -> bool:
