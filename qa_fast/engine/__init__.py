@@ -2,6 +2,7 @@
 
 - `engine`: `Engine`: windows read side by side, in the order of their pairs
 - `loading`: a model by name, ready to read
+- `calibration`: rows of texts, to quantize a model with
 - `options`: `Options` and their defaults
 - `streams`: a caller's pairs, cut into windows
 - `windows`: the stages that a window goes through; `Stats`
