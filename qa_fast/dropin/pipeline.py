@@ -68,10 +68,12 @@ def pipeline(
             converted once, and kept in a folder of the user's cache; a folder with OpenVINO's IR is read
             as it is. "onnx": ONNX Runtime, for a folder, or a model of the Hub, with a ``model.onnx``.
             None: PyTorch, but for a folder that holds graphs of one of the others only.
-        dtype: "float32", "bfloat16", "float16", a `torch.dtype`, or "auto" for the checkpoint's own.
-            None: float32 on a CPU, "auto" elsewhere. On a CPU float16, slow and inexact there, becomes
-            float32. A model instance is moved and converted in place. OpenVINO has "float32",
-            "bfloat16" and "int8"; ONNX Runtime what the folder holds, with None the plain model.
+        dtype: "float32", "bfloat16", "float16", a `torch.dtype`, or "auto": on a CPU bfloat16 where the
+            processor has it and a trial shows this model to be faster in it and near, else float32;
+            elsewhere the checkpoint's own. None: float32 on a CPU, "auto" elsewhere. On a CPU float16,
+            slow and inexact there, becomes float32. A model instance is moved and converted in place.
+            OpenVINO has "float32", "bfloat16" and "int8"; ONNX Runtime what the folder holds, with None
+            the plain model.
         calibrate: for ``dtype="int8"`` of OpenVINO, texts that show the range of the model's numbers:
             pairs of question and context, or what `read_examples` reads; some hundreds like those to be
             answered. None: questions of SQuAD that come with the package.

@@ -11,8 +11,16 @@ import torch
 from qa_fast.data.opening import read_examples
 from qa_fast.models.devices import to_device
 from qa_fast.models.graphs import PRECISION, GraphModel
+from qa_fast.models.runtime import Arguments
+from qa_fast.models.torch_runtime import TorchRuntime
+from qa_fast.models.traits import position_limit, vocabulary_size
+
+from .calibration import calibration_rows
+from .streams import Pair
 
 Backend = Literal["torch", "openvino", "onnx"]
+
+PROBE_ROWS = 6
 
 # Where folders hold graphs, by names that Optimum gives them.
 _FILES = {
@@ -94,7 +102,8 @@ def make_graph(
         backend: "openvino"; "onnx" is an error.
         dtype: "float32", "bfloat16", "int8"; None for the first.
         device: "cpu" or None.
-        calibrate: texts for "int8": see `calibration_pairs`.
+        calibrate: texts for "int8": pairs, or what `read_examples` reads; None for those that come with
+            the package.
 
     Raises:
         ValueError: a graph of the model would not compute what the model does.
@@ -106,36 +115,43 @@ def make_graph(
             f"{type(model).__name__}"
         )
     _check_cpu(device)
-    from qa_fast.models.openvino_runtime import openvino_model
-
-    from .calibration import calibration_rows
+    from qa_fast.models.conversion.to_openvino import openvino_model
 
     rows = None
     if dtype == "int8":
-        rows = calibration_rows(model, tokenizer, calibration_pairs(calibrate))
+        rows = calibration_rows(
+            tokenizer,
+            _pairs(calibrate),
+            position_limit=position_limit(model),
+            vocabulary=vocabulary_size(model),
+        )
     elif calibrate is not None:
         raise ValueError(f"calibrate is for dtype='int8'; got dtype={dtype!r}")
     return openvino_model(model, dtype=dtype or "float32", calibration=rows)
 
 
-def calibration_pairs(given: Any) -> list[tuple[str, str]]:
-    """Questions and their contexts, by which the scales of 8-bit numbers are chosen.
+def probe(model: Any, tokenizer: Any) -> list[Arguments]:
+    """A few texts as ``model`` reads them."""
+    takes = TorchRuntime(model).arguments(tokenizer)
+    rows = calibration_rows(
+        tokenizer,
+        position_limit=position_limit(model),
+        vocabulary=vocabulary_size(model),
+        most=PROBE_ROWS,
+    )
+    return [
+        {name: torch.from_numpy(array) for name, array in row.items() if name in takes}
+        for row in rows
+    ]
 
-    Args:
-        given: a list of pairs, or what `read_examples` reads, such as the name of a file; None for the
-            SQuAD questions that the package has.
-    """
-    from .calibration import shipped_pairs
 
-    if given is None:
-        return shipped_pairs()
-    if isinstance(given, (list, tuple)) and all(isinstance(pair, tuple) for pair in given):
-        pairs = [(question, context) for question, context in given]
-    else:
-        pairs = [(example.question, example.context) for example in read_examples(given)]
-    if not pairs:
-        raise ValueError("calibrate holds no questions")
-    return pairs
+def _pairs(calibrate: Any) -> Iterable[Pair] | None:
+    """Questions and their contexts: given as pairs, or as what `read_examples` reads."""
+    if calibrate is None:
+        return None
+    if isinstance(calibrate, (list, tuple)) and isinstance(next(iter(calibrate), None), tuple):
+        return calibrate
+    return ((example.question, example.context) for example in read_examples(calibrate))
 
 
 def _check_cpu(device: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from qa_fast.models.bfloat16 import bfloat16_pays
 from qa_fast.models.checkpoints import BUNDLED_MODEL, load_model, load_tokenizer
 from qa_fast.models.devices import to_device
 from qa_fast.models.dtypes import dtype_to_load, to_dtype
@@ -22,6 +23,7 @@ from .graphs import (
     check_backend,
     make_graph,
     open_graph,
+    probe,
     tokenizer_folder,
 )
 from .options import check_count, check_flag
@@ -40,9 +42,10 @@ class ModelSpec:
         backend: what runs the model: "torch", "openvino" or "onnx"; None for PyTorch, but for a folder
             that holds graphs of one of the others only.
         dtype: the weights' type by its name in PyTorch or as a `torch.dtype`; "auto" for the
-            checkpoint's own; None for float32 on a CPU and "auto" elsewhere. Of the other backends
+            checkpoint's own, or, of a named model on a CPU, for bfloat16 where that is faster, and near,
+            and else float32; None for float32 on a CPU and "auto" elsewhere. Of the other backends
             "float32", "bfloat16", "float16" or "int8", as far as they have it.
-        calibrate: texts that show "int8" the range of its numbers: see `calibration_pairs`.
+        calibrate: texts that show "int8" the range of its numbers; see `make_graph`.
         batch_size: most chunks that the model reads at once.
         max_batch_tokens: most tokens, padding included, that the model reads at once.
         compile: run the model through `torch.compile`.
@@ -92,7 +95,7 @@ class ModelSpec:
         model = BUNDLED_MODEL if self.model is None else self.model
         backend = self.backend or backend_of(model)
         check_backend(backend, self.dtype, self.compile)
-        tokenizer = self.tokenizer
+        tokenizer, named = self.tokenizer, isinstance(model, (str, Path))
         if isinstance(model, (str, Path)):
             tokenizer = tokenizer_folder(model) if tokenizer is None else tokenizer
             self._warn_of_code(model, tokenizer)
@@ -116,6 +119,8 @@ class ModelSpec:
             raise ValueError(
                 "calibrate is for a model that becomes one of dtype='int8' by backend='openvino'"
             )
+        elif dtype == "auto" and named and device.type == "cpu":
+            dtype = "bfloat16" if bfloat16_pays(model, probe(model, tokenizer)) else "float32"
         return Engine(
             model,
             tokenizer,
@@ -134,10 +139,12 @@ class ModelSpec:
             graph = open_graph(model, backend, dtype, self.device)
             if graph is not None:
                 return graph, None
-            dtype, device = "float32", torch.device("cpu")
+            dtype, device = None, torch.device("cpu")
         else:
             automatic = "cuda" if torch.cuda.is_available() else "cpu"
             device = to_device(automatic if self.device is None else self.device)
+            # float32 holds what any checkpoint for a CPU does, and bfloat16 is tried beside it.
+            dtype = None if dtype == "auto" and device.type == "cpu" else dtype
         found = load_model(
             model,
             dtype=dtype_to_load(dtype, device),

@@ -3,6 +3,8 @@
 - `checkpoints`: load models and tokenizers from a folder or from the Hugging Face Hub
 - `runtime`: `Runtime`, the protocol of what runs a model
 - `torch_runtime`: PyTorch's modules, and callables
+- `openvino_runtime`: `OpenVINOModel`, graphs of OpenVINO's
+- `conversion`: from PyTorch to these graphs, kept on the disk
 - `graphs`: what the runtimes of graphs have in common
 - `devices`: PyTorch's devices, and what their errors say
 - `bfloat16`: whether a model is faster in it on this CPU, and near
@@ -12,4 +14,5 @@
 - `sharing`: which rows may share a batch
 - `regions`: the layers that a model repeats, compiled once
 - ``minilm-l6-squad``: the bundled model
+- ``calibration``: texts to quantize models with
 """

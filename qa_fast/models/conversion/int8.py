@@ -1,0 +1,122 @@
+"""Quantization to int8 after training, by NNCF: weights, and what they are multiplied with."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .openvino_package import load_nncf, without_telemetry
+
+Row = dict[str, npt.NDArray[np.int64]]
+"""What a model is called with, for one row: arrays [1, tokens] by name."""
+
+# NNCF's settings are for the whole process.
+_one_at_a_time = Lock()
+
+
+def quantized(graph: Any, rows: Sequence[Row]) -> Any:
+    """A quantized copy of an ``openvino.Model``.
+
+    Weights have a scale for each output, activations one for each tensor, found by what ``rows`` give.
+
+    Args:
+        graph: float32.
+        rows: texts such as the model will read.
+
+    Raises:
+        ImportError: NNCF is not installed.
+        ValueError: no rows; or rows that the model fails at.
+    """
+    if not rows:
+        raise ValueError("to quantize a model to int8, texts to calibrate it are needed; got none")
+    nncf = load_nncf()
+    names = {name for port in graph.inputs for name in port.get_names()}
+    lacking = sorted(names.difference(rows[0]))
+    if lacking:
+        raise ValueError(f"rows to calibrate the model lack {', '.join(lacking)}")
+    items = [{name: row[name] for name in row if name in names} for row in rows]
+    with _one_at_a_time, without_telemetry(), _quiet(nncf):
+        try:
+            return nncf.quantize(
+                graph.clone(),
+                nncf.Dataset(items),
+                model_type=nncf.ModelType.TRANSFORMER,
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(items),
+            )
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            raise ValueError(f"the model cannot be quantized to int8: {text}") from error
+
+
+def what_stays(graph: Any) -> str:
+    """What of a quantized graph computes in float32 still, in a sentence."""
+    found: dict[str, list[int]] = {}
+    for operation in graph.get_ops():
+        kind = operation.get_type_name()
+        if kind not in ("MatMul", "Gather", "ScaledDotProductAttention"):
+            continue
+        sources = [port.get_node() for port in operation.input_values()]
+        if kind == "Gather" and not _has_floats(operation):
+            continue
+        number = found.setdefault(kind, [0, 0])
+        number[0] += 1
+        if kind == "MatMul":
+            done = all(_is_quantized(node) for node in sources)
+        else:
+            done = kind == "Gather" and _is_quantized(sources[0])
+        number[1] += not done
+    names = {
+        "MatMul": "matrix products",
+        "Gather": "tables of embeddings",
+        "ScaledDotProductAttention": "attentions",
+    }
+    parts = [f"{rest} of {all_} {names[kind]}" for kind, (all_, rest) in found.items() if rest]
+    return (
+        f"Not quantized, but float32: {', '.join(parts) or 'no matrix products or embeddings'}; "
+        "normalizations, activation functions and sums."
+    )
+
+
+def _has_floats(operation: Any) -> bool:
+    return operation.get_output_element_type(0).is_real()
+
+
+def _is_quantized(node: Any) -> bool:
+    """Whether ``node`` gives what 8 bits hold: quantized here, or scaled from stored integers."""
+    for _ in range(4):
+        kind = node.get_type_name()
+        if kind == "FakeQuantize":
+            return True
+        if kind == "Constant":
+            return node.get_element_type().get_type_name() in ("i8", "u8")
+        if kind not in ("Multiply", "Subtract", "Convert", "Reshape", "Transpose"):
+            return False
+        node = node.input_value(0).get_node()
+    return False
+
+
+@contextmanager
+def _quiet(nncf: Any) -> Iterator[None]:
+    """Without NNCF's bars and remarks, and with the warnings' filters as they were."""
+    from nncf.common.logging import track_progress
+
+    logger, bars = nncf.nncf_logger, track_progress.Progress
+    level = logger.level
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logger.setLevel(logging.ERROR)
+            track_progress.Progress = partial(bars, disable=True)
+            yield
+    finally:
+        track_progress.Progress = bars
+        logger.setLevel(level)
