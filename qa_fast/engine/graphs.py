@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.data.opening import read_examples
 from qa_fast.models.devices import to_device
 from qa_fast.models.graphs import PRECISION, GraphModel
@@ -34,14 +35,24 @@ def check_backend(backend: Any, dtype: Any, compile: bool) -> None:
     """Raise a ValueError for a runtime that there is not, or one that cannot do what else is asked."""
     if backend is not None and backend not in get_args(Backend):
         names = ", ".join(map(repr, get_args(Backend)))
-        raise ValueError(f"backend must be one of {names}; got {backend!r}")
+        raise ArgumentError(Argument("backend"), f" must be one of {names}; got {backend!r}")
     if backend in (None, "torch"):
+        if dtype == "int8":
+            openvino = Argument("backend", "openvino")
+            raise ArgumentError(
+                Argument("dtype", "int8"), " needs ", openvino, ", or a graph in int8"
+            )
         return
     if dtype not in (None, *PRECISION):
         names = ", ".join(map(repr, PRECISION))
-        raise ValueError(f"with backend={backend!r} dtype must be one of {names}; got {dtype!r}")
+        with_backend = Argument("backend", backend)
+        raise ArgumentError(
+            "with ", with_backend, " ", Argument("dtype"), f" must be one of {names}; got {dtype!r}"
+        )
     if compile:
-        raise ValueError(f"compile is for PyTorch's models; got backend={backend!r}")
+        raise ArgumentError(
+            Argument("compile"), " is for PyTorch's models; got ", Argument("backend", backend)
+        )
 
 
 def backend_of(model: Any) -> Backend:
@@ -110,9 +121,10 @@ def make_graph(
         ImportError: the runtime is not installed.
     """
     if backend == "onnx":
-        raise ValueError(
-            "backend='onnx' runs a graph that lies in a folder, by the folder's name; got a "
-            f"{type(model).__name__}"
+        raise ArgumentError(
+            Argument("backend", "onnx"),
+            " runs a graph that lies in a folder, by the folder's name; got a "
+            f"{type(model).__name__}",
         )
     _check_cpu(device)
     from qa_fast.models.conversion.to_openvino import openvino_model
@@ -126,7 +138,7 @@ def make_graph(
             vocabulary=vocabulary_size(model),
         )
     elif calibrate is not None:
-        raise ValueError(f"calibrate is for dtype='int8'; got dtype={dtype!r}")
+        raise ArgumentError("calibrate is for ", Argument("dtype", "int8"), f"; got {dtype!r}")
     return openvino_model(model, dtype=dtype or "float32", calibration=rows)
 
 
@@ -156,4 +168,6 @@ def _pairs(calibrate: Any) -> Iterable[Pair] | None:
 
 def _check_cpu(device: Any) -> None:
     if device is not None and to_device(device) != torch.device("cpu"):
-        raise ValueError(f"backend='openvino' runs on the CPU; got device={device!r}")
+        raise ArgumentError(
+            Argument("backend", "openvino"), f" runs on the CPU; got device {device!r}"
+        )

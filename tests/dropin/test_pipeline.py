@@ -480,7 +480,7 @@ def test_bad_calls(qa: QuestionAnsweringPipeline, case: str) -> None:
 BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "device": ({"device": "meta"}, "device 'meta' cannot be used"),
     "device_kind": ({"device": 1.5}, "device must be a name .*; got 1.5"),
-    "dtype": ({"dtype": "int8"}, "dtype must be 'float32', .*; got 'int8'"),
+    "dtype": ({"dtype": "int4"}, "dtype must be 'float32', .*; got 'int4'"),
     "batch_size": ({"batch_size": 0}, "batch_size must be an integer of at least 1; got 0"),
     "max_batch_tokens": ({"max_batch_tokens": "many"}, "max_batch_tokens must be an integer of"),
     "num_workers": ({"num_workers": -1}, "num_workers must be an integer of at least 0; got -1"),
