@@ -106,7 +106,6 @@ def warnings(variant: Variant) -> list[str]:
     f1 = variant.total.f1
     if f1 is None or f1.interval.high >= 0:
         return []
-    return [
-        f"{variant.model.name} is worse beyond chance: its F1 is {f1.a - f1.b:.1f} points lower, and the "
-        "95% interval of the difference is all below 0"
-    ]
+    interval = f"95% interval {-f1.interval.high:.1f} to {-f1.interval.low:.1f}"
+    lower = f"its F1 is {f1.a - f1.b:.1f} points lower ({interval})"
+    return [f"{variant.model.name} is worse beyond chance: {lower}"]
