@@ -20,6 +20,7 @@ from .data.answers import Prediction
 from .data.errors import ArgumentError
 from .data.examples import Columns, OnError, check_columns, column_argument, row_of
 from .data.predictions import to_table
+from .engine.graphs import Backend
 from .engine.loading import ModelSpec
 from .engine.options import Options
 from .runs.answering import DEFAULTS, Answering, Reject
@@ -42,6 +43,7 @@ def predict(
     model: Any = None,
     tokenizer: Any = None,
     device: str | None = None,
+    backend: Backend | None = None,
     dtype: str | None = None,
     compile: bool = False,
     allow_pickle: bool = False,
@@ -62,6 +64,7 @@ def predict(
         model: a model's name or folder that every node can load; None for the bundled one.
         tokenizer: where it is not the model's own, likewise.
         device: as in `qa_fast.pipeline`.
+        backend: as in `qa_fast.pipeline`.
         dtype: as in `qa_fast.pipeline`.
         compile: as in `qa_fast.pipeline`.
         allow_pickle: as in `qa_fast.pipeline`.
@@ -120,6 +123,7 @@ def predict(
                 model=model,
                 tokenizer=tokenizer,
                 device=device,
+                backend=backend,
                 dtype=dtype,
                 compile=compile,
                 allow_pickle=allow_pickle,

@@ -74,6 +74,8 @@ def ask(
     no_answer: options.NoAnswer = False,
     model: options.Model = None,
     device: options.Device = None,
+    backend: options.Backend = None,
+    dtype: options.Dtype = None,
     max_seq_len: options.MaxSeqLen = None,
     doc_stride: options.DocStride = None,
     allow_pickle: options.AllowPickle = False,
@@ -82,13 +84,18 @@ def ask(
     """Find the part of a text that answers QUESTION."""
     _check_text(question, "the question", 'give one, such as "Who wrote it?"')
     texts = _read_contexts([*(context or []), *(more_files or [])], context_text)
+    loading: dict[str, Any] = {
+        "device": device,
+        "backend": backend and backend.value,
+        "dtype": dtype,
+        "allow_pickle": allow_pickle,
+        "trust_remote_code": trust_remote_code,
+    }
     with quiet():
         try:
             from qa_fast.dropin.pipeline import pipeline
 
-            qa = pipeline(
-                model, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code
-            )
+            qa = pipeline(model, **loading)
             answers = answer_texts(
                 qa,
                 question,

@@ -139,6 +139,8 @@ def evaluate(
         ),
     ] = None,
     device: options.Device = None,
+    backend: options.Backend = None,
+    dtype: options.Dtype = None,
     allow_pickle: options.AllowPickle = False,
     trust_remote_code: options.TrustRemoteCode = False,
     na_prob_file: Annotated[
@@ -203,7 +205,14 @@ def evaluate(
 
     Prints the totals as JSON with the official script's keys; on a terminal, tables with more.
     """
-    _check_who_answers(predictions, model, (device, no_answer, allow_pickle, trust_remote_code))
+    loading: dict[str, Any] = {
+        "device": device,
+        "backend": backend and backend.value,
+        "dtype": dtype,
+        "allow_pickle": allow_pickle,
+        "trust_remote_code": trust_remote_code,
+    }
+    _check_who_answers(predictions, model, (no_answer, *loading.values()))
     files = _Files(totals=out_file, results=results, report=report, images=out_image_dir)
     if normalizer and ":" in normalizer:
         sys.path.insert(0, str(Path.cwd()))
@@ -229,13 +238,7 @@ def evaluate(
             limit=limit,
             on_error=on_error.value,
             seed=seed,
-            **_answering(
-                model,
-                no_answer,
-                device=device,
-                allow_pickle=allow_pickle,
-                trust_remote_code=trust_remote_code,
-            ),
+            **_answering(model, no_answer, **loading),
         )
         if out_image_dir is not None:
             found = _with_average_precisions(found)
@@ -265,8 +268,8 @@ def _check_who_answers(
         both = "both were given" if model else "neither was given"
         raise InputError(f"either PREDICTIONS or --model is needed; {both}")
     if model is None and any(for_model):
-        given = "--device, --no-answer, --allow-pickle and --trust-remote-code"
-        raise InputError(f"{given} are for --model, which was not given")
+        names = "--no-answer, --device, --backend, --dtype, --allow-pickle and --trust-remote-code"
+        raise InputError(f"{names} are for --model, which was not given")
 
 
 def _answering(model: str | None, no_answer: bool, **loading: Any) -> dict[str, Any]:

@@ -87,6 +87,33 @@ Device = Annotated[
         show_default="a GPU if there is one, else cpu",
     ),
 ]
+
+
+class BackendName(str, Enum):
+    """The values of --backend."""
+
+    torch = "torch"
+    openvino = "openvino"
+    onnx = "onnx"
+
+
+Backend = Annotated[
+    BackendName | None,
+    models(
+        help="What runs the model: PyTorch, OpenVINO (on a CPU), or ONNX Runtime (a folder with "
+        "model.onnx, as qa-fast export writes).",
+        show_default="torch, or what a folder of graphs is for",
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    models(
+        metavar="TYPE",
+        help="float32, bfloat16, float16, or auto for the checkpoint's own. OpenVINO has float32, "
+        "bfloat16 and int8, ONNX Runtime what the folder holds.",
+        show_default="float32 on a CPU, else auto",
+    ),
+]
 MaxSeqLen = Annotated[
     int | None,
     models(

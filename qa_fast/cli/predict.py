@@ -98,15 +98,9 @@ def predict(
         bool, options.answers("--align-to-words", help="Widen answers to whole words.")
     ] = False,
     model: options.Model = None,
-    dtype: Annotated[
-        str | None,
-        options.models(
-            metavar="TYPE",
-            help="float32, bfloat16, float16, or auto for the checkpoint's own.",
-            show_default="float32 on a CPU, else auto",
-        ),
-    ] = None,
     device: options.Device = None,
+    backend: options.Backend = None,
+    dtype: options.Dtype = None,
     max_seq_len: options.MaxSeqLen = None,
     doc_stride: options.DocStride = None,
     batch_size: Annotated[
@@ -207,6 +201,7 @@ def predict(
     answering: dict[str, Any] = {
         "model": model,
         "device": device,
+        "backend": backend and backend.value,
         "dtype": dtype,
         "compile": compile,
         "allow_pickle": allow_pickle,

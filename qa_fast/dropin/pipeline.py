@@ -18,6 +18,7 @@ from qa_fast.data.answers import Answer
 from qa_fast.decoding.search import Scoring
 from qa_fast.engine.engine import Engine
 from qa_fast.engine.errors import warn_caller
+from qa_fast.engine.graphs import Backend
 from qa_fast.engine.loading import ModelSpec
 from qa_fast.engine.options import Options, check_flag
 
@@ -38,7 +39,9 @@ def pipeline(
     tokenizer: Any = None,
     task: str = TASK,
     device: str | int | torch.device | None = None,
+    backend: Backend | None = None,
     dtype: str | torch.dtype | None = None,
+    calibrate: Any = None,
     batch_size: int | None = None,
     max_batch_tokens: int | None = None,
     compile: bool = False,
@@ -60,10 +63,18 @@ def pipeline(
             else the model's own by default.
         task: "question-answering"; there is no other.
         device: "cpu", "cuda", "cuda:1", "mps", a GPU's index, or -1 for the CPU. None: a GPU where
-            there is one; a model instance stays where it is.
+            there is one; a model instance stays where it is. With ``backend="onnx"`` also "openvino".
+        backend: what runs the model. "torch": PyTorch. "openvino": OpenVINO, on a CPU; the model is
+            converted once, and kept in a folder of the user's cache; a folder with OpenVINO's IR is read
+            as it is. "onnx": ONNX Runtime, for a folder, or a model of the Hub, with a ``model.onnx``.
+            None: PyTorch, but for a folder that holds graphs of one of the others only.
         dtype: "float32", "bfloat16", "float16", a `torch.dtype`, or "auto" for the checkpoint's own.
             None: float32 on a CPU, "auto" elsewhere. On a CPU float16, slow and inexact there, becomes
-            float32. A model instance is moved and converted in place.
+            float32. A model instance is moved and converted in place. OpenVINO has "float32",
+            "bfloat16" and "int8"; ONNX Runtime what the folder holds, with None the plain model.
+        calibrate: for ``dtype="int8"`` of OpenVINO, texts that show the range of the model's numbers:
+            pairs of question and context, or what `read_examples` reads; some hundreds like those to be
+            answered. None: questions of SQuAD that come with the package.
         batch_size: most chunks that the model reads at once. Usually best left out: batches are cut
             by tokens.
         max_batch_tokens: most tokens, padding included, that the model reads at once; None for a
@@ -82,7 +93,8 @@ def pipeline(
     Raises:
         OSError: a model or tokenizer that cannot be found or loaded, or that would need one of the two
             permissions above; or a model without weights for the layer that answers.
-        ValueError: an argument that is out of range.
+        ValueError: an argument that is out of range; a model that a backend cannot run.
+        ImportError: a backend that is not installed.
 
     Example:
         >>> import qa_fast
@@ -108,7 +120,9 @@ def pipeline(
         model=model,
         tokenizer=tokenizer,
         device=device,
+        backend=backend,
         dtype=dtype,
+        calibrate=calibrate,
         batch_size=batch_size,
         max_batch_tokens=max_batch_tokens,
         compile=compile,

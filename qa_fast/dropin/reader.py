@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 import torch
 
 from qa_fast.data.errors import ExampleError
+from qa_fast.engine.graphs import Backend
 from qa_fast.engine.loading import ModelSpec
 from qa_fast.engine.options import Options, check_count, check_flag, is_number
 from qa_fast.texts.problems import text_problem
@@ -44,6 +45,7 @@ class Reader:
         model: as for [`qa_fast.pipeline`][], as the other arguments; None: the bundled model.
         tokenizer: needed with a model instance, else the model's own by default.
         device: where to run; None: a GPU where there is one.
+        backend: what runs the model.
         dtype: the weights' type.
         batch_size: most chunks that the model reads at once.
         max_batch_tokens: most tokens, padding included, that the model reads at once.
@@ -77,6 +79,7 @@ class Reader:
         *,
         tokenizer: Any = None,
         device: str | int | torch.device | None = None,
+        backend: Backend | None = None,
         dtype: str | torch.dtype | None = None,
         batch_size: int | None = None,
         max_batch_tokens: int | None = None,
@@ -88,6 +91,7 @@ class Reader:
             model=model,
             tokenizer=tokenizer,
             device=device,
+            backend=backend,
             dtype=dtype,
             batch_size=batch_size,
             max_batch_tokens=max_batch_tokens,

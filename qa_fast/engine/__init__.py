@@ -2,6 +2,7 @@
 
 - `engine`: `Engine`: windows read side by side, in the order of their pairs
 - `loading`: a model by name, ready to read
+- `graphs`: a model in the form of a graph, from a folder or made in memory
 - `options`: `Options` and their defaults
 - `streams`: a caller's pairs, cut into windows
 - `windows`: the stages that a window goes through; `Stats`

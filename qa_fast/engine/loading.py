@@ -11,10 +11,19 @@ import torch
 from qa_fast.models.checkpoints import BUNDLED_MODEL, load_model, load_tokenizer
 from qa_fast.models.devices import to_device
 from qa_fast.models.dtypes import dtype_to_load, to_dtype
+from qa_fast.models.graphs import GraphModel
 from qa_fast.models.traits import check_model
 
 from .engine import Engine
 from .errors import warn_caller
+from .graphs import (
+    Backend,
+    backend_of,
+    check_backend,
+    make_graph,
+    open_graph,
+    tokenizer_folder,
+)
 from .options import check_count, check_flag
 
 
@@ -28,8 +37,12 @@ class ModelSpec:
         tokenizer: an id, a folder or an instance of a fast tokenizer; None for the model's own.
         device: "cpu", "cuda", "cuda:1", "mps", a GPU's index, or -1 for the CPU. None: a GPU where
             there is one; a model instance stays where it is.
+        backend: what runs the model: "torch", "openvino" or "onnx"; None for PyTorch, but for a folder
+            that holds graphs of one of the others only.
         dtype: the weights' type by its name in PyTorch or as a `torch.dtype`; "auto" for the
-            checkpoint's own; None for float32 on a CPU and "auto" elsewhere.
+            checkpoint's own; None for float32 on a CPU and "auto" elsewhere. Of the other backends
+            "float32", "bfloat16", "float16" or "int8", as far as they have it.
+        calibrate: texts that show "int8" the range of its numbers: see `calibration_pairs`.
         batch_size: most chunks that the model reads at once.
         max_batch_tokens: most tokens, padding included, that the model reads at once.
         compile: run the model through `torch.compile`.
@@ -45,7 +58,9 @@ class ModelSpec:
     model: Any = None
     tokenizer: Any = None
     device: str | int | torch.device | None = None
+    backend: Backend | None = None
     dtype: str | torch.dtype | None = None
+    calibrate: Any = None
     batch_size: int | None = None
     max_batch_tokens: int | None = None
     compile: bool = False
@@ -61,7 +76,8 @@ class ModelSpec:
                 check_count(name, getattr(self, name))
         if self.num_workers is not None:
             check_count("num_workers", self.num_workers, 0)
-        if self.dtype not in (None, "auto"):
+        check_backend(self.backend, self.dtype, self.compile)
+        if self.backend in (None, "torch") and self.dtype not in (None, "auto"):
             to_dtype(self.dtype)
 
     def load(self) -> Engine:
@@ -70,44 +86,65 @@ class ModelSpec:
         Raises:
             OSError: a model or tokenizer that cannot be found or loaded, or that would need a permission
                 that was not given; or a model without weights for the layer that answers.
-            ValueError: a model, a tokenizer or a device that cannot be used.
+            ValueError: a model, a tokenizer, a device or a backend that cannot be used.
+            ImportError: a backend that is not installed.
         """
         model = BUNDLED_MODEL if self.model is None else self.model
-        device = self.device
+        backend = self.backend or backend_of(model)
+        check_backend(backend, self.dtype, self.compile)
+        tokenizer = self.tokenizer
         if isinstance(model, (str, Path)):
-            tokenizer = model if self.tokenizer is None else self.tokenizer
-            if device is None:
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-            device = to_device(device)
-            load_as = dtype_to_load(self.dtype, device)
+            tokenizer = tokenizer_folder(model) if tokenizer is None else tokenizer
             self._warn_of_code(model, tokenizer)
-            model = load_model(
-                model,
-                dtype=load_as,
-                allow_pickle=self.allow_pickle,
-                trust_remote_code=self.trust_remote_code,
-            )
+            model, device = self._named(model, backend)
         else:
-            check_model(model)
-            if self.tokenizer is None:
+            if not isinstance(model, GraphModel):
+                check_model(model)
+            if tokenizer is None:
                 raise ValueError(
                     f"a tokenizer is needed with a model instance ({type(model).__name__}); pass "
                     "tokenizer=AutoTokenizer.from_pretrained(...)"
                 )
-            tokenizer = self.tokenizer
             self._warn_of_code(tokenizer)
+            device = self.device
         if isinstance(tokenizer, (str, Path)):
             tokenizer = load_tokenizer(tokenizer, trust_remote_code=self.trust_remote_code)
+        dtype: Any = self.dtype
+        if backend != "torch" and not isinstance(model, GraphModel):
+            model = make_graph(model, tokenizer, backend, dtype, self.device, self.calibrate)
+        elif self.calibrate is not None:
+            raise ValueError(
+                "calibrate is for a model that becomes one of dtype='int8' by backend='openvino'"
+            )
         return Engine(
             model,
             tokenizer,
-            device=device,
-            dtype=self.dtype,
+            device=None if isinstance(model, GraphModel) else device,
+            dtype=None if isinstance(model, GraphModel) else dtype,
             batch_size=self.batch_size,
             max_batch_tokens=self.max_batch_tokens,
             compile=self.compile,
             num_workers=self.num_workers,
         )
+
+    def _named(self, model: str | Path, backend: Backend) -> tuple[Any, Any]:
+        """The model of a name, in the form of a graph where it lies there as one; and its device."""
+        dtype: Any = self.dtype
+        if backend != "torch":
+            graph = open_graph(model, backend, dtype, self.device)
+            if graph is not None:
+                return graph, None
+            dtype, device = "float32", torch.device("cpu")
+        else:
+            automatic = "cuda" if torch.cuda.is_available() else "cpu"
+            device = to_device(automatic if self.device is None else self.device)
+        found = load_model(
+            model,
+            dtype=dtype_to_load(dtype, device),
+            allow_pickle=self.allow_pickle,
+            trust_remote_code=self.trust_remote_code,
+        )
+        return found, device
 
     def _warn_of_code(self, *sources: Any) -> None:
         if self.trust_remote_code:

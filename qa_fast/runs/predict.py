@@ -11,6 +11,7 @@ from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.data.examples import Columns, OnError
 from qa_fast.data.opening import open_source
 from qa_fast.data.sources import Source
+from qa_fast.engine.graphs import Backend
 from qa_fast.engine.loading import ModelSpec
 from qa_fast.engine.options import Options, check_count
 from qa_fast.files.reading import Watch
@@ -56,6 +57,7 @@ def predict(
     tokenizer: Any = None,
     device: str | None = None,
     devices: Sequence[str] | None = None,
+    backend: Backend | None = None,
     dtype: str | None = None,
     batch_size: int | None = None,
     max_batch_tokens: int | None = None,
@@ -97,6 +99,7 @@ def predict(
         tokenizer: as in `pipeline`.
         device: as in `pipeline`.
         devices: several devices, such as ``["cuda:0", "cuda:1"]``: one process runs on each.
+        backend: as in `pipeline`.
         dtype: as in `pipeline`.
         batch_size: as in `pipeline`.
         max_batch_tokens: as in `pipeline`.
@@ -155,6 +158,7 @@ def predict(
         model=model,
         tokenizer=tokenizer,
         device=devices[0] if devices else device,
+        backend=backend,
         dtype=dtype,
         batch_size=batch_size,
         max_batch_tokens=max_batch_tokens,
@@ -274,7 +278,7 @@ def _answer_on(
 def _jobs(devices: Sequence[str], share: Share, asked: Mapping[str, Any]) -> list[Job]:
     """The job of each device's process: a part of this one's share of the rows."""
     spec = {field.name: getattr(share.spec, field.name) for field in fields(share.spec)}
-    del spec["device"]
+    del spec["device"], spec["calibrate"]
     arguments = {
         **asked,
         **spec,
