@@ -60,7 +60,7 @@ def load_contestants(
                 f"{', '.join(given)}: give it where the pipeline is made, which is there already"
             )
     elif _is_name(model):
-        baseline = ModelSpec(model=model, dtype="float32", **loading)
+        baseline = ModelSpec(model=model, backend="torch", dtype="float32", **loading)
     else:
         raise ValueError(
             "the model must be a name, a folder, or what pipeline() returned; got a "
@@ -128,10 +128,16 @@ def _load(spec: Any, taken: Sequence[str]) -> Contestant:
 
 
 def _notes_on(contestants: Sequence[Contestant], specs: Sequence[Any]) -> list[str]:
-    """Which variants have become the same as the baseline."""
+    """Which variants are the same as the baseline after all, and which run elsewhere."""
     baseline, *variants = contestants
     runtime = baseline.engine.runtime
-    return [
+    elsewhere = [
+        f"{variant.name} runs on {variant.engine.device}, and {baseline.name} on "
+        f"{baseline.engine.device}: how fast they are is of these devices, too"
+        for variant in variants
+        if variant.engine.device != baseline.engine.device
+    ]
+    return elsewhere + [
         f"{variant.name} is asked for as {spec.dtype}, and computes as the baseline does on "
         f"{variant.engine.device}"
         for variant, spec in zip(variants, specs, strict=True)
