@@ -51,8 +51,6 @@ HEADERS = (
     "CPU ms per\nquestion",
     "loaded\nin",
 )
-# Wide enough for the table where nobody looks at it on a terminal.
-_WIDTH_ELSEWHERE = 200
 
 
 def drift(
@@ -213,8 +211,6 @@ def _print(found: Drift) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDTH_ELSEWHERE)
     first = found.variants[0]
     rows = [_row(found.baseline, _of_baseline(first.total), ("", ""))]
     for variant in found.variants:
@@ -226,7 +222,8 @@ def _print(found: Drift) -> None:
     questions = f"{first.total.questions:,} questions, {first.total.scored:,} of them scored by"
     console.print(
         f"{questions} the rules of {found.settings['title']}; "
-        f"{threads} thread{'s' if threads > 1 else ''}"
+        f"{threads} thread{'s' if threads > 1 else ''}",
+        soft_wrap=True,
     )
     if len(first.by_data) > 1:
         console.print()
@@ -270,12 +267,14 @@ def _of_variant(found: Differences) -> list[str]:
 
 
 def _print_grid(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; with rows as columns where the console is too narrow for it."""
+    """Print a table; with rows as columns where it does not fit on a terminal."""
     from rich.measure import Measurement
 
     table = _table(headers, rows)
     needed = Measurement.get(console, console.options.update(width=1000), table).maximum
-    if needed > console.width:
+    if not console.is_terminal:
+        console.width = needed
+    elif needed > console.width:
         turned = zip((header.replace("\n", " ") for header in headers), *rows, strict=True)
         first, *others = turned
         table = _table(first, others)
