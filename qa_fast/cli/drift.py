@@ -207,7 +207,7 @@ def _variants(backend: str | None, dtype: str | None, more: Sequence[str]) -> li
 
 
 def _print(found: Drift) -> None:
-    """A table of the models; with several data sets, another one of these."""
+    """A table of the models; another one by data sets and by kinds of questions, if there are any."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -225,14 +225,15 @@ def _print(found: Drift) -> None:
         f"{threads} thread{'s' if threads > 1 else ''}",
         soft_wrap=True,
     )
-    if len(first.by_data) > 1:
-        console.print()
-        rows = []
-        for name, of_first in first.by_data.items():
+    rows = []
+    by_data = [variant.by_data for variant in found.variants]
+    for parts in (by_data, [variant.by_answer for variant in found.variants]):
+        for name, of_first in parts[0].items() if len(parts[0]) > 1 else ():
             rows.append([visible(name), found.baseline.name, *_of_baseline(of_first)])
-            for variant in found.variants:
-                of_one = variant.by_data[name]
-                rows.append(["", variant.model.name, *_of_variant(of_one)])
+            for variant, of_one in zip(found.variants, parts, strict=True):
+                rows.append(["", variant.model.name, *_of_variant(of_one[name])])
+    if rows:
+        console.print()
         _print_grid(console, ("", "", *HEADERS[1:7]), rows)
 
 

@@ -115,6 +115,11 @@ def test_figures_are_those_of_both_runs(no_answer: bool, tmp_path: Path) -> None
     only = sum(x > y for x, y in exact), sum(y > x for x, y in exact)
     assert (total.only_baseline, total.only_variant) == only
     assert total.p_value == mcnemar(*only)
+    for prefix in ("HasAns", "NoAns"):
+        part = found.variants[0].by_answer[prefix]
+        assert part.questions == part.scored == ours.metrics[f"{prefix}_total"]
+        assert part.f1.a == pytest.approx(ours.metrics[f"{prefix}_f1"])
+        assert part.f1.b == pytest.approx(theirs.metrics[f"{prefix}_f1"])
     apart = {x.id: abs(x.probability - y.probability) for x, y in zip(a, b, strict=True)}
     assert total.score.median == pytest.approx(median(apart.values()))
     assert total.score.largest == pytest.approx(max(apart.values()))
@@ -399,7 +404,8 @@ def test_the_command_as_json_and_by_file(tiny: Path, tmp_path: Path) -> None:
     }
     shown = qa_fast_command(*args).stdout
     assert re.search(rf"^{re.escape(str(plain))} +torch float32 ", shown, re.MULTILINE)
-    assert shown.count("torch bfloat16") == 4  # in the table, by two files, in words
+    # In the table, by two files, in words.
+    assert shown.count("torch bfloat16") == 4
 
 
 def test_the_bundled_model_in_16_bits() -> None:

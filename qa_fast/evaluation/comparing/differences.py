@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from qa_fast.data.answers import Prediction
 from qa_fast.data.examples import Example
-from qa_fast.evaluation.statistics import mcnemar
+from qa_fast.evaluation.statistics import Floats, mcnemar
 from qa_fast.evaluation.suites.suite import Suite
 
 from .compare import Difference, difference
+
+Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Sheet:
     def __init__(self, models: int) -> None:
         self._columns = [_Column() for _ in range(models)]
         self._rows = array("Q")
+        self._has_answer = bytearray()  # of questions without gold answers 0, too
 
     def __len__(self) -> int:
         """How many questions there are, so far."""
@@ -115,6 +118,7 @@ class Sheet:
             predictions: each model's; None where it could not answer, which scores 0 and equals nothing.
         """
         self._rows.append(row)
+        self._has_answer.append(bool(example.answers))
         baseline = predictions[0]
         for column, found in zip(self._columns, predictions, strict=True):
             exact, f1 = nan, nan
@@ -133,60 +137,64 @@ class Sheet:
             column.same_text.append(same_text)
             column.same_characters.append(same_characters)
 
+    def answerable(self, wanted: bool) -> Places:
+        """Where the questions are that have gold answers; or those that are known to have none."""
+        scored = ~np.isnan(np.asarray(self._columns[0].exact))
+        has_answer = np.frombuffer(self._has_answer, np.bool_)
+        return np.flatnonzero(scored & (has_answer == wanted))
+
     def differences(
-        self, variant: int, id_of: Callable[[int], str], *, start: int, stop: int, seed: int
+        self, variant: int, id_of: Callable[[int], str], places: Places, *, seed: int
     ) -> Differences:
-        """How far a model's answers to questions ``start`` to ``stop`` - 1 are from the baseline's.
+        """How far a model's answers to some of the questions are from the baseline's.
 
         Args:
             variant: the number of the model, from 1.
             id_of: gives the id of a question by its number.
-            start: the first question, as they were added.
-            stop: the one after the last.
+            places: [Q] which questions, by the order in which they were added; at least one.
             seed: of the bootstrap.
         """
-        part = slice(start, stop)
         ours, theirs = self._columns[0], self._columns[variant]
-        exact = [column.exact[part] for column in (ours, theirs)]
-        f1 = [column.f1[part] for column in (ours, theirs)]
-        scored = ~np.isnan(np.asarray(exact[0]))
-        a, b = (np.asarray(values)[scored] for values in exact)
-        only_a, only_b = int((a > b).sum()), int((b > a).sum())
-        count = int(scored.sum())
+        exact = [np.asarray(column.exact)[places] for column in (ours, theirs)]
+        f1 = [np.asarray(column.f1)[places] for column in (ours, theirs)]
+        same = [
+            int(np.frombuffer(flags, np.bool_)[places].sum())
+            for flags in (theirs.same_text, theirs.same_characters)
+        ]
+        scored = int((~np.isnan(exact[0])).sum())
+        # Comparisons with NaN are false.
+        only_a, only_b = int((exact[0] > exact[1]).sum()), int((exact[1] > exact[0]).sum())
         return Differences(
-            questions=stop - start,
-            same_text=sum(theirs.same_text[part]),
-            same_characters=sum(theirs.same_characters[part]),
-            scored=count,
-            exact=_difference(exact, scored, seed),
-            f1=_difference(f1, scored, seed),
+            questions=len(places),
+            same_text=same[0],
+            same_characters=same[1],
+            scored=scored,
+            exact=_difference(exact, seed),
+            f1=_difference(f1, seed),
             only_baseline=only_a,
             only_variant=only_b,
-            p_value=mcnemar(only_a, only_b) if count else None,
-            score=self._score_difference(variant, id_of, part),
+            p_value=mcnemar(only_a, only_b) if scored else None,
+            score=self._score_difference(variant, id_of, places),
         )
 
     def _score_difference(
-        self, variant: int, id_of: Callable[[int], str], part: slice
+        self, variant: int, id_of: Callable[[int], str], places: Places
     ) -> ScoreDifference | None:
-        ours, theirs = (
-            np.asarray(self._columns[i].probability[part], np.float64) for i in (0, variant)
-        )
+        ours, theirs = (np.asarray(self._columns[i].probability)[places] for i in (0, variant))
         apart = np.abs(theirs - ours)
         if np.isnan(apart).all():
             return None
         largest = int(np.nanargmax(apart))
         return ScoreDifference(
-            float(np.nanmedian(apart)),
-            float(apart[largest]),
-            id_of(self._rows[part][largest]),
+            median=float(np.nanmedian(apart)),
+            largest=float(apart[largest]),
+            largest_id=id_of(self._rows[places[largest]]),
         )
 
 
-def _difference(
-    scores: Sequence[array[float]], scored: npt.NDArray[np.bool_], seed: int
-) -> Difference | None:
+def _difference(scores: Sequence[Floats], seed: int) -> Difference | None:
+    scored = ~np.isnan(scores[0])
     if not scored.any():
         return None
-    a, b = (np.asarray(values)[scored].tolist() for values in scores)
+    a, b = (values[scored].tolist() for values in scores)
     return difference(a, b, seed=seed)

@@ -8,6 +8,8 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from qa_fast.data.examples import Columns, OnError
 from qa_fast.data.opening import open_source
 from qa_fast.evaluation.figures import CONFIDENCE_LEVEL
@@ -17,7 +19,7 @@ from qa_fast.files.reading import Watch
 
 from .asked import Asked, each_data
 from .contestants import Contestant, load_contestants
-from .differences import Differences, Sheet
+from .differences import Differences, Places, Sheet
 from .turns import Ratio, Schedule, Speed, Turns, schedule, speed_of, times_as_fast
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class Variant:
         model: the model.
         total: how far its answers are from the baseline's, over all questions.
         by_data: the same of each data set, by its name.
+        by_answer: the same of the questions that have gold answers ("HasAns") and of those that are
+            known to have none ("NoAns"), where there are both.
         times_as_fast: as the baseline, from texts to answers.
         forward_times_as_fast: the same in the model alone.
     """
@@ -59,6 +63,7 @@ class Variant:
     model: Model
     total: Differences
     by_data: dict[str, Differences]
+    by_answer: dict[str, Differences]
     times_as_fast: Ratio
     forward_times_as_fast: Ratio
 
@@ -254,17 +259,23 @@ def _variant(
 ) -> Variant:
     sheet, baseline, own = counted.sheet, turns.times[0], turns.times[number]
 
-    def differences(start: int, stop: int) -> Differences:
-        return sheet.differences(number, asked.id_of, start=start, stop=stop, seed=seed)
+    def differences(places: Places) -> Differences:
+        return sheet.differences(number, asked.id_of, places, seed=seed)
 
     ends = [*accumulate(counted.counts, initial=0)]
+    answerable = {"HasAns": sheet.answerable(True), "NoAns": sheet.answerable(False)}
     return Variant(
         model=model,
-        total=differences(0, len(sheet)),
+        total=differences(np.arange(len(sheet))),
         by_data={
-            one.name: differences(start, stop)
+            one.name: differences(np.arange(start, stop))
             for one, (start, stop) in zip(asked.sets, pairwise(ends), strict=True)
             if stop > start
+        },
+        by_answer={
+            name: differences(places)
+            for name, places in answerable.items()
+            if all(map(len, answerable.values()))
         },
         times_as_fast=times_as_fast(
             [turn.seconds for turn in baseline], [turn.seconds for turn in own]

@@ -54,6 +54,7 @@ def _record_of_variant(variant: Variant) -> dict[str, Any]:
         "times_as_fast": variant.times_as_fast._asdict(),
         "forward_times_as_fast": variant.forward_times_as_fast._asdict(),
         "by_data": {name: _record_of_differences(of) for name, of in variant.by_data.items()},
+        "by_answer": {name: _record_of_differences(of) for name, of in variant.by_answer.items()},
     }
 
 
