@@ -4,10 +4,11 @@
 
 Every provider gets the same questions, contexts and weights. Its answers are compared with ours before
 times are printed. Each is run several times, the median counts: of the time that passes, and of the time
-that the processor works, all cores added up, which other programs on the machine disturb less.
+that the processor works, all cores added up, which other programs on the machine disturb less. On a CPU
+all of them run on the same cores, as many as threads.
 
-- ours: `Engine.read`, in float32 and in the variants asked for; also from a generator, in turns with
-  the list
+- ours: `Engine.read`, in float32 and in the variants asked for, in turns; also from a generator, in
+  turns with the list. Variants are a type, for PyTorch, or a backend and a type: ``openvino:int8``.
 - removed pipeline: transformers' ``pipeline("question-answering")`` in an interpreter that has
   transformers 5.2.0, the last release with it, at batch sizes 1, 8 and 32; the best one counts
 - loop: one question at a time with a matrix of all spans, as courses teach it. It neither widens
@@ -35,9 +36,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import cycle, islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,7 +56,9 @@ from transformers import (
 )
 
 from qa_fast.engine import Engine, Options, Stats
+from qa_fast.engine.loading import ModelSpec
 from qa_fast.engine.streams import Pair
+from qa_fast.models.bfloat16 import has_bfloat16
 from qa_fast.models.checkpoints import BUNDLED_MODEL
 from qa_fast.texts.chunker import Chunker
 
@@ -60,6 +67,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results"
 BATCH_SIZES = (1, 8, 32)
+LIBRARIES = ("torch", "transformers", "openvino", "nncf", "onnxruntime")
 STAGES = ("tokenize", "plan", "forward", "decode", "map")
 SHAPES = {  # layers, width, heads
     "near-free": (1, 16, 2),
@@ -120,6 +128,14 @@ def texts(path: Path, kind: str, limit: int) -> list[Pair]:
     return pairs
 
 
+def pin(threads: int | None) -> None:
+    """Have this process, and those that it starts, on as many cores as threads."""
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    os.sched_setaffinity(0, cores)
+    os.environ["OMP_NUM_THREADS"] = str(len(cores))
+    torch.set_num_threads(len(cores))
+
+
 def make_model(name: str, device: str = "cpu") -> Any:
     """A model in float32."""
     if name == "bundled":
@@ -146,10 +162,22 @@ def save_model(name: str, folder: str) -> None:
 
 
 def load(folder: str, device: str, variant: str) -> Engine:
-    """`make_engine` of a model in ``folder``."""
-    return make_engine(
-        AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32), device, variant
-    )
+    """The engine of a model in ``folder``, by a backend or as `make_engine` has it."""
+    backend, _, dtype = variant.rpartition(":")
+    if not backend:
+        model = AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
+        return make_engine(model, device, variant)
+    if backend == "onnx":
+        folder = exported(folder, dtype)
+    return ModelSpec(model=folder, backend=backend, dtype=dtype, device=device).load()
+
+
+def exported(folder: str, dtype: str) -> str:
+    """A folder beside ``folder`` with its model as a graph for ONNX Runtime."""
+    graphs = f"{folder}/onnx-{dtype}"
+    if not Path(graphs).exists():
+        export(folder, graphs, to="onnx", dtype=dtype)
+    return graphs
 
 
 def make_engine(model: Any, device: str, variant: str) -> Engine:
@@ -183,45 +211,110 @@ def median(times: Times) -> tuple[float, float]:
     return statistics.median(passed), statistics.median(worked)
 
 
-def ours(engine: Engine, pairs: list[Pair], rounds: int, *, streams: bool = True) -> dict[str, Any]:
-    """Our answers and times, with the share of every stage; with ``streams`` a generator's times too."""
-    # A compiled model needs all shapes that there are, a GPU its memory.
-    few = 32 if engine.device.type == "cpu" else 4096
-    begin = time.perf_counter()
-    list(engine.read(pairs if engine.runtime.compiled else pairs[:few], Options()))
-    warm_up = time.perf_counter() - begin
-    engine.stats = Stats()
+class Ours:
+    """An engine that reads pairs in rounds; what came of it in `found`.
 
-    wait = DeviceWait(engine)
+    Args:
+        engine: the engine.
+        pairs: what it reads.
+        model: PyTorch's model, which the engine runs in one form or another.
+    """
 
-    def run(data: Iterable[Pair] = pairs) -> list[Any]:
-        engine._crew.chunker = Chunker(engine.tokenizer)  # each round tokenizes anew
-        with wait.run():
-            return [reading.answers[0] for reading in engine.read(data, Options())]
+    def __init__(self, engine: Engine, pairs: list[Pair], model: Any) -> None:
+        self.engine, self.pairs, self.model = engine, pairs, model
+        # A compiled model needs all shapes that there are, a GPU its memory.
+        few = 32 if engine.device.type == "cpu" else 4096
+        whole = getattr(engine.runtime, "compiled", False)
+        begin = time.perf_counter()
+        list(engine.read(pairs if whole else pairs[:few], Options()))
+        self._warm_up = time.perf_counter() - begin
+        engine.stats = Stats()
+        self._wait = DeviceWait(engine)
+        self._times: Times = []
+        self._stream_ratios: list[float] = []
+        self._answers: list[Any] = []
 
-    answers, times = timed(run, rounds)
-    waited = {"device_waited": statistics.median(wait.shares)} if wait.shares else {}
-    stats = asdict(engine.stats)
-    stream_ratios = []
-    for _ in range(rounds if streams else 0):
-        found, stream = timed(lambda: run(iter(pairs)), 1)
-        _, at_rest = timed(run, 1)
-        if agreement(found, answers) < 1:
+    def _run(self, data: Iterable[Pair]) -> list[Any]:
+        self.engine._crew.chunker = Chunker(self.engine.tokenizer)  # each round tokenizes anew
+        with self._wait.run():
+            return [reading.answers[0] for reading in self.engine.read(data, Options())]
+
+    def round(self) -> None:
+        """Read all pairs once, as a list."""
+        self._answers, times = timed(lambda: self._run(self.pairs), 1)
+        self._times += times
+
+    def stream(self) -> None:
+        """Read them from a generator, and as a list beside it; not counted but in the ratio."""
+        kept, self.engine.stats = self.engine.stats, Stats()
+        found, stream = timed(lambda: self._run(iter(self.pairs)), 1)
+        _, at_rest = timed(lambda: self._run(self.pairs), 1)
+        if agreement(found, self._answers) < 1:
             sys.exit("the answers to a stream differ from those to a list")
-        stream_ratios.append(stream[0][0] / at_rest[0][0])
-    flops = model_flops(engine.model, stats["tokens"], stats["chunks"])
-    return {
-        "answers": answers,
-        "seconds": times,
-        "warm_up_seconds": warm_up,
-        "stages": {stage: stats[stage] / rounds for stage in STAGES},
-        "stream_ratio": statistics.median(stream_ratios) if stream_ratios else None,
-        "chunks": stats["chunks"] // rounds,
-        "padding": stats["padded_tokens"] / stats["tokens"] - 1,
-        "flops_per_second": flops / sum(passed for passed, _ in times),
-        "peak_mb": peak_mb(engine.device),
-        **waited,
-    }
+        self._stream_ratios.append(stream[0][0] / at_rest[0][0])
+        self.engine.stats = kept
+
+    def found(self) -> dict[str, Any]:
+        """Our answers and times, with the share of every stage."""
+        stats, rounds = asdict(self.engine.stats), len(self._times)
+        flops = model_flops(self.model, stats["tokens"], stats["chunks"])
+        shares, ratios = self._wait.shares, self._stream_ratios
+        return {
+            "answers": self._answers,
+            "seconds": self._times,
+            "warm_up_seconds": self._warm_up,
+            "stages": {stage: stats[stage] / rounds for stage in STAGES},
+            "stream_ratio": statistics.median(ratios) if ratios else None,
+            "chunks": stats["chunks"] // rounds,
+            "padding": stats["padded_tokens"] / stats["tokens"] - 1,
+            "flops_per_second": flops / sum(passed for passed, _ in self._times),
+            "peak_mb": peak_mb(self.engine.device),
+            **({"device_waited": statistics.median(shares)} if shares else {}),
+        }
+
+
+def ours(engine: Engine, pairs: list[Pair], rounds: int, *, streams: bool = True) -> dict[str, Any]:
+    """Our answers and times; with ``streams`` a generator's times too."""
+    run = Ours(engine, pairs, engine.model)
+    for _ in range(rounds):
+        run.round()
+    for _ in range(rounds if streams else 0):
+        run.stream()
+    return run.found()
+
+
+def in_turns(
+    folder: str, device: str, variants: list[str], pairs: list[Pair], rounds: int
+) -> dict[str, dict[str, Any]]:
+    """What came of each variant; the rounds of all are in turns, as a machine is not always as fast."""
+    runs, loads = {}, {}
+    model = AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
+    for variant in variants:
+        begin = time.perf_counter()
+        engine = load(folder, device, variant)
+        loads[variant] = time.perf_counter() - begin
+        runs[variant] = Ours(engine, pairs, model)
+    for _ in range(rounds):
+        for run in runs.values():
+            run.round()
+    for _ in range(rounds):
+        runs[variants[0]].stream()
+    found = {}
+    for variant, run in runs.items():
+        found[f"ours {variant}"] = {**run.found(), "load_seconds": loads[variant]}
+        if device == "cpu":
+            # In a process of its own: this one holds all of them.
+            with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+                peak = alone.submit(peak_of, folder, variant, pairs[:256]).result()
+            found[f"ours {variant}"]["peak_mb"] = peak
+    return found
+
+
+def peak_of(folder: str, variant: str, pairs: list[Pair]) -> float:
+    """Peak memory of this process, in MiB, after it has read ``pairs`` with a variant."""
+    engine = load(folder, "cpu", variant)
+    list(engine.read(pairs, Options()))
+    return peak_mb(engine.device)
 
 
 def peak_mb(device: torch.device) -> float:
@@ -366,11 +459,17 @@ def main(
     text: Annotated[list[str] | None, typer.Option(help="shared, unique, long.")] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="float32, bfloat16, float16 or int8, with +compile or without."),
+        typer.Option(
+            help="float32, bfloat16, float16 or int8 (PyTorch's dynamic one), with +compile or without; "
+            "openvino:float32, openvino:bfloat16, openvino:int8, onnx:float32, onnx:int8."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Questions.")] = 1000,
     rounds: Annotated[int, typer.Option(help="Runs of each provider; the median counts.")] = 3,
     device: str = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(help="Threads and cores of every provider.", min=1)
+    ] = None,
     with_loop: Annotated[bool, typer.Option("--loop", help="Time the loop too.")] = False,
     memory: Annotated[int, typer.Option(help="Also stream so many questions, 0: none.")] = 0,
     name: Annotated[str, typer.Option(help="Name of the result file.")] = "pipeline_cpu",
@@ -379,19 +478,19 @@ def main(
     rows: list[dict[str, Any]] = []
     variants = variant or ["float32"]
     growth = None
+    if device == "cpu":
+        pin(threads)
     for model_name in model or ["near-free", "bundled"]:
         with tempfile.TemporaryDirectory() as folder:
             save_model(model_name, folder)
+            os.environ["QA_FAST_CACHE"] = f"{folder}/cache"
             for kind in text or ["shared", "unique"]:
                 pairs = texts(data, kind, limit)
-                found: dict[str, dict[str, Any]] = {}
-                for variant_name in variants:
-                    engine = load(folder, device, variant_name)
-                    found[f"ours {variant_name}"] = ours(engine, pairs, rounds)
+                found = in_turns(folder, device, variants, pairs, rounds)
                 if with_loop:
                     found["loop"] = loop(load(folder, device, variants[0]), pairs)
                 if peer_python is not None:
-                    dtype = variants[0].partition("+")[0]
+                    dtype = variants[0].partition("+")[0].rpartition(":")[2]
                     found["removed pipeline"] = removed_pipeline(
                         peer_python, folder, pairs, device, dtype, rounds
                     )
@@ -406,8 +505,11 @@ def main(
         "machine": platform.processor() or platform.machine(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
+        "cores": sorted(os.sched_getaffinity(0)),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": has_bfloat16(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "versions": {name: version(name) for name in LIBRARIES if find_spec(name)},
         "date": time.strftime("%Y-%m-%d"),
         "memory": growth,
         "runs": rows,
@@ -443,7 +545,8 @@ def rows_of(
             **{k: v for k, v in run.items() if k not in ("answers", "seconds")},
         }
         if "flops_per_second" in row:
-            dtype = getattr(torch, provider.split()[1].partition("+")[0], torch.float32)
+            name = provider.split()[1].partition("+")[0].rpartition(":")[2]
+            dtype = torch.float32 if name == "int8" else getattr(torch, name)
             row["utilization"] = row["flops_per_second"] / matmul_rate(device, dtype)
             row["chunks_per_second"] = run["chunks"] / seconds
         rows.append(row)
@@ -491,9 +594,12 @@ def report(rows: list[dict[str, Any]], device: str) -> None:
             )
             console.print(
                 f"  {row['provider']}: microseconds per question by stage: {stages}; padding "
-                f"{row['padding']:.1%}; model FLOP utilization {row['utilization']:.1%}; a generator "
-                f"takes {row['stream_ratio']:.2f} times as long as a list"
+                f"{row['padding']:.1%}; model FLOP utilization {row['utilization']:.1%}"
             )
+            if row["stream_ratio"] is not None:
+                console.print(
+                    f"  a generator takes {row['stream_ratio']:.2f} times as long as a list"
+                )
             if "device_waited" in row:
                 console.print(
                     f"  the device waited for the host {row['device_waited']:.1%} of the time"

@@ -140,6 +140,8 @@ class Engine:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.num_workers = num_workers
+        if runtime.note is not None:
+            warn_caller(runtime.note)
         self.position_limit = runtime.position_limit
         self.stats = Stats()
         chunker = Chunker(tokenizer, vocabulary=runtime.vocabulary_size)

@@ -5,6 +5,7 @@
 - `torch_runtime`: PyTorch's modules, and callables
 - `graphs`: what the runtimes of graphs have in common
 - `devices`: PyTorch's devices, and what their errors say
+- `bfloat16`: whether a model is faster in it on this CPU, and near
 - `dtypes`: the types that weights are loaded in
 - `torch_settings`: what a thread may have set in PyTorch, and how to do without it
 - `traits`: positions, vocabulary, arguments, the mask, eval mode, outputs

@@ -116,6 +116,7 @@ class GraphModel(ABC):
             masks_padding=known.masks_padding,
             precision=PRECISION[dtype],
         )
+        self.note: str | None = None
         self._inputs = inputs
 
     def arguments(self, tokenizer: Any) -> set[str]:

@@ -54,6 +54,7 @@ class Runtime(Protocol):
         few_shapes: whether each single shape of a batch costs, so that there should be few of them.
         reentrant: whether several threads may call it at a time.
         sharing: which rows may share a batch.
+        note: what its user should know; None for nothing.
     """
 
     backend: str
@@ -65,6 +66,7 @@ class Runtime(Protocol):
     width_step: int
     reentrant: bool
     sharing: Sharing
+    note: str | None
 
     @property
     def dtype(self) -> str | None: ...  # noqa: D102

@@ -121,14 +121,14 @@ class Sharing:
             return False
         *alone, together, again = found
         noise = self._noise(together)
-        if _difference(alone[0][0], again[0]) > noise:
+        if difference(alone[0][0], again[0]) > noise:
             raise ValueError(
                 f"{self._name} cannot be used: each time it reads the same tokens, it "
                 "gives other logits, so the same question would get different answers; is there "
                 "dropout in it, or hashing by random numbers?"
             )
         masked = all(
-            _difference(row[0], padded_row[: row.shape[1]]) <= noise
+            difference(row[0], padded_row[: row.shape[1]]) <= noise
             for row, padded_row in zip(alone, together, strict=True)
         )
         if masked:
@@ -153,12 +153,12 @@ class Sharing:
             *alone, together = found
             noise = self._noise(together)
             self._apart = all(
-                _difference(a[0], b) <= noise for a, b in zip(alone, together, strict=True)
+                difference(a[0], b) <= noise for a, b in zip(alone, together, strict=True)
             )
         return self._apart
 
     def _noise(self, logits: Tensor) -> float:
-        """What another way to compute them may change in ``logits``; see `_difference`."""
+        """What another way to compute them may change in ``logits``; see `difference`."""
         return max(LEAK, 4 * self._precision, 4 * torch.finfo(logits.dtype).eps)
 
 
@@ -179,7 +179,7 @@ def _trial_rows(row_offset: Row, length: npt.NDArray[np.int32]) -> list[Row]:
     ]
 
 
-def _difference(logits: Tensor, others: Tensor) -> float:
+def difference(logits: Tensor, others: Tensor) -> float:
     """How far logits [N, 2] lie from ``others`` at most, in parts of the range that they take.
 
     Infinity where they are not finite at the same tokens.

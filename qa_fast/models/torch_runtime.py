@@ -21,6 +21,7 @@ from .traits import (
     eval_mode,
     float_weights,
     is_block_sparse,
+    is_dynamic_int8,
     keeps_state,
     logits_in,
     position_limit,
@@ -93,13 +94,15 @@ class TorchRuntime:
             masks_padding=masks_padding(model),
             precision=max((torch.finfo(p.dtype).eps for p in float_weights(model)), default=0.0),
         )
+        self.note = _of_dynamic_int8(model) if is_dynamic_int8(model) else None
         self._eval = eval_mode(model)
         self._mask_as_is = takes_mask_as_is(model, self.device, self.ready())
 
     @property
     def dtype(self) -> str | None:
         """The type of its weights, of the first one where they differ."""
-        return next((str(p.dtype) for p in float_weights(self.model)), None)
+        kinds = (str(p.dtype).removeprefix("torch.") for p in float_weights(self.model))
+        return next(kinds, None)
 
     @property
     def few_shapes(self) -> bool:
@@ -180,3 +183,12 @@ class TorchRuntime:
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return True
+
+
+def _of_dynamic_int8(model: Any) -> str:
+    return (
+        f"{type(model).__name__} is quantized dynamically by PyTorch: how its numbers are rounded hangs "
+        "on all rows of a batch, so rows of different texts are read one by one, and its answers differ "
+        "far more from float32's than 8 bits need; backend='openvino' with dtype='int8', of the model "
+        "as it was, is nearer and faster"
+    )

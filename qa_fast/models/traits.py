@@ -91,6 +91,14 @@ def keeps_state(model: Any) -> bool:
     )
 
 
+def is_dynamic_int8(model: Any) -> bool:
+    """Whether layers of ``model`` are quantized as they are called, as quantize_dynamic() makes them."""
+    return isinstance(model, torch.nn.Module) and any(
+        type(module).__module__.startswith("torch.ao.nn.quantized.dynamic")
+        for module in model.modules()
+    )
+
+
 def refuse_random(model: Any) -> None:
     """See that ``model`` does not choose what attends to what by new random numbers in each call.
 

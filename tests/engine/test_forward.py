@@ -730,6 +730,21 @@ def test_rows_that_change_each_other_are_read_one_by_one(kind: str, lengths: str
         same(found, alone if order is data else alone[::-1])
 
 
+def test_models_that_pytorch_quantizes_dynamically_are_taken_with_a_warning() -> None:
+    tokenizer = tokenizer_of("wordpiece")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own, that this way of quantizing is old
+        model = torch.ao.quantization.quantize_dynamic(
+            tiny_model(tokenizer), {torch.nn.Linear}, torch.qint8
+        )
+    with pytest.warns(UserWarning, match="differ far more from float32's") as told:
+        engine = Engine(model, tokenizer)
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    alone = [answers_of(engine, [pair], OPTIONS)[0] for pair in examples()]
+    same(answers_of(engine, examples(), OPTIONS), alone)
+
+
 def test_parts_of_a_model_have_their_modes_back() -> None:
     """A frozen part stays without dropout, and one with dropout is read without."""
     tokenizer = tokenizer_of("wordpiece")

@@ -225,7 +225,7 @@ def test_results_record_how_they_came_about(answered: Path) -> None:
     assert {"python", "qa_fast", "numpy", "scipy", "torch"} <= found["versions"].keys()
     run = found["prediction_run"]["settings"]
     assert len(run["model"]["sha256"]) == 64
-    assert run["dtype"] == "torch.float32"
+    assert run["dtype"] == "float32"
     assert run["options"]["max_seq_len"] == 384
     assert run["options"]["doc_stride"] == 128
     assert run["versions"]["torch"] == found["versions"]["torch"]
