@@ -12,12 +12,9 @@ import typer
 
 from . import options
 from .messages import InputError, check_writable, input_error, quiet, say
-from .terminal import json_line, visible
+from .terminal import json_line, print_table, visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from qa_fast.evaluation.comparing.differences import Differences
     from qa_fast.evaluation.comparing.drift import Drift, Model
 
@@ -217,7 +214,7 @@ def _print(found: Drift) -> None:
         ratios = (variant.times_as_fast, variant.forward_times_as_fast)
         ratio, alone = (f"{ratio.median:.2f}" for ratio in ratios)
         rows.append(_row(variant.model, _of_variant(variant.total), (ratio, alone)))
-    _print_grid(console, HEADERS, rows)
+    print_table(console, HEADERS, rows)
     threads = found.settings["threads"]
     questions = f"{first.total.questions:,} questions, {first.total.scored:,} of them scored by"
     console.print(
@@ -234,7 +231,7 @@ def _print(found: Drift) -> None:
                 rows.append(["", variant.model.name, *_of_variant(of_one[name])])
     if rows:
         console.print()
-        _print_grid(console, ("", "", *HEADERS[1:7]), rows)
+        print_table(console, ("", "", *HEADERS[1:7]), rows)
 
 
 def _row(model: Model, quality: Sequence[str], ratios: Sequence[str]) -> list[str]:
@@ -265,30 +262,3 @@ def _of_variant(found: Differences) -> list[str]:
     if found.score is not None:
         scores = [f"{found.score.largest:.3f}", f"{found.score.median:.4f}"]
     return [f"{100 * found.same_text / found.questions:.2f}%", exact, f1, apart, *scores]
-
-
-def _print_grid(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; with rows as columns where it does not fit on a terminal."""
-    from rich.measure import Measurement
-
-    table = _table(headers, rows)
-    needed = Measurement.get(console, console.options.update(width=1000), table).maximum
-    if not console.is_terminal:
-        console.width = needed
-    elif needed > console.width:
-        turned = zip((header.replace("\n", " ") for header in headers), *rows, strict=True)
-        first, *others = turned
-        table = _table(first, others)
-    console.print(table)
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for i, header in enumerate(headers):
-        table.add_column(Text(header), justify="right" if i else "left")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table

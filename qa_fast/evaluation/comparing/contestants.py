@@ -118,8 +118,7 @@ def _load(spec: Any, taken: Sequence[str]) -> Contestant:
     clock = perf_counter()
     engine = load_engine(spec)
     seconds = None if _is_loaded(spec.model) else perf_counter() - clock
-    dtype = (engine.runtime.dtype or "").removeprefix("torch.")
-    name = plain = f"{engine.runtime.backend} {dtype}".strip()
+    name = plain = " ".join(filter(None, (engine.runtime.backend, engine.runtime.dtype)))
     number = 1
     while name in taken:
         number += 1
