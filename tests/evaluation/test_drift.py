@@ -178,11 +178,10 @@ def test_an_f1_that_is_worse_beyond_chance_is_remarked(tiny: Path) -> None:
     )
     (remark,) = warnings_of(worse)
     total = worse.total.f1
-    assert f"is worse beyond chance: its F1 is {total.a - total.b:.1f} points lower" in remark
+    assert f"is worse beyond chance: its F1 is {total.a - total.b:.2f} points lower" in remark
     assert warnings_of(better) == []
-    assert f"F1 {total.a:.1f} -> {total.b:.1f}, difference {total.b - total.a:+.1f}" in sentence(
-        worse
-    )
+    change = f"F1 {total.a:.2f} -> {total.b:.2f}, difference {total.b - total.a:+.2f}"
+    assert change in sentence(worse)
 
 
 # --- data ---------------------------------------------------------------------------------------

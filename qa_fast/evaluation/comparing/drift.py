@@ -36,7 +36,8 @@ class Model:
     Attributes:
         name: what it runs on and in which type, such as "openvino int8".
         settings: what decides its numbers: its backend, dtype, device, the hash of its weights.
-        load_seconds: how long it took to load; None where it was loaded before.
+        load_seconds: how long it took to load, with what libraries import at their first use; None where
+            it was loaded before.
         speed: how fast it is.
     """
 
@@ -172,6 +173,8 @@ def drift(
     ]
     watch = Watch([file for source in sources for file in source.files])
     asked = Asked(sources, chosen.suite, limit, on_error)
+    # All of them has been read.
+    watch.check()
     notes = asked.notes
     loading = {
         "tokenizer": tokenizer,
@@ -185,7 +188,6 @@ def drift(
     plan = schedule(len(asked), rounds, off_cpu=off_cpu)
     turns = Turns(contestants, answering, asked.rows, plan)
     sheet = _scored(asked, contestants, turns, progress)
-    watch.check()
     notes += _notes_on(asked, answering, is_sample=data is None)
     baseline, *models = (
         Model(one.name, engine_settings(one.engine), one.load_seconds, speed_of(times))

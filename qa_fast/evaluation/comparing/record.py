@@ -94,7 +94,7 @@ def sentence(variant: Variant) -> str:
     if total.f1 is not None:
         a, b, (low, high) = total.f1.a, total.f1.b, total.f1.interval
         parts.append(
-            f"F1 {a:.1f} -> {b:.1f}, difference {b - a:+.1f} (95% interval {low:+.1f} to {high:+.1f})"
+            f"F1 {a:.2f} -> {b:.2f}, difference {b - a:+.2f} (95% interval {low:+.2f} to {high:+.2f})"
         )
     parts.append(
         f"{fast.median:.2f} times as fast ({fast.low:.2f} to {fast.high:.2f} from turn to turn)"
@@ -107,6 +107,6 @@ def warnings(variant: Variant) -> list[str]:
     f1 = variant.total.f1
     if f1 is None or f1.interval.high >= 0:
         return []
-    interval = f"95% interval {-f1.interval.high:.1f} to {-f1.interval.low:.1f}"
-    lower = f"its F1 is {f1.a - f1.b:.1f} points lower ({interval})"
+    interval = f"95% interval {-f1.interval.high:.2f} to {-f1.interval.low:.2f}"
+    lower = f"its F1 is {f1.a - f1.b:.2f} points lower ({interval})"
     return [f"{variant.model.name} is worse beyond chance: {lower}"]
