@@ -52,14 +52,14 @@ HEADERS = (
 
 def drift(
     model: Annotated[
-        str | None,
+        str,
         typer.Argument(
             metavar="MODEL",
             help="A Transformers question answering model, by its name on the Hugging Face hub or by "
-            "folder. In float32 on PyTorch it is what its variants are held against.",
-            show_default="the small English model in the package",
+            f"folder; {options.BUNDLED} for the small English one in the package. In float32 on "
+            "PyTorch it is what its variants are held against.",
         ),
-    ] = None,
+    ] = options.BUNDLED,
     *,
     data: Annotated[
         list[str] | None,
@@ -139,7 +139,7 @@ def drift(
     try:
         with quiet():
             found = run_drift(
-                model,
+                None if model == options.BUNDLED else model,
                 *variants,
                 data=data or None,
                 suite=suite,

@@ -19,8 +19,6 @@ from .terminal import visible
 if TYPE_CHECKING:
     from qa_fast.evaluation.evaluate import Evaluation
 
-BUNDLED = "bundled"
-
 EPILOG = """\
 [bold]Examples[/]
 
@@ -126,8 +124,8 @@ def evaluate(
         str | None,
         options.models(
             metavar="ID_OR_FOLDER",
-            help=f"Instead of PREDICTIONS: let this model answer first. '{BUNDLED}' is the small "
-            "English one in the package.",
+            help="Instead of PREDICTIONS: let this model answer first. "
+            f"'{options.BUNDLED}' is the small English one in the package.",
         ),
     ] = None,
     device: options.Device = None,
@@ -257,7 +255,7 @@ def _answering(model: str | None, no_answer: bool, **loading: Any) -> dict[str, 
     from qa_fast.models.checkpoints import BUNDLED_MODEL
 
     with quiet():
-        qa = pipeline(BUNDLED_MODEL if model == BUNDLED else model, **loading)
+        qa = pipeline(BUNDLED_MODEL if model == options.BUNDLED else model, **loading)
     # Unless it was given, the suite may have it.
     allowed = {"handle_impossible_answer": True} if no_answer else {}
     return {"model": qa, "progress": sys.stderr.isatty(), **allowed}

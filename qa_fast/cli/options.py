@@ -72,6 +72,9 @@ NoAnswer = Annotated[
 
 # --- Model --------------------------------------------------------------------------------------
 
+BUNDLED = "bundled"
+"""The name of the model in the package, where a model has to be named."""
+
 Model = Annotated[
     str | None,
     models(

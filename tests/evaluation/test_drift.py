@@ -410,6 +410,7 @@ def test_the_command_as_json_and_by_file(tiny: Path, tmp_path: Path) -> None:
 def test_the_bundled_model_in_16_bits() -> None:
     result = qa_fast_command(
         "drift",
+        "bundled",
         "--dtype",
         "bfloat16",
         "--limit",
