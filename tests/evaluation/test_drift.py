@@ -403,7 +403,6 @@ def test_the_command_as_json_and_by_file(tiny: Path, tmp_path: Path) -> None:
     }
     shown = qa_fast_command(*args).stdout
     assert re.search(rf"^{re.escape(str(plain))} +torch float32 ", shown, re.MULTILINE)
-    # In the table, by two files, in words.
     assert shown.count("torch bfloat16") == 4
 
 
