@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .dropin.registration import register as register
     from .dropin.registration import unregister as unregister
     from .dropin.run_qa import postprocess_qa_predictions as postprocess_qa_predictions
+    from .evaluation.comparing.drift import Drift as Drift
+    from .evaluation.comparing.drift import drift as drift
     from .evaluation.evaluate import Evaluation as Evaluation
     from .evaluation.evaluate import evaluate as evaluate
     from .pages.notebook import show as show
@@ -42,12 +44,14 @@ if TYPE_CHECKING:
 # Each public name and the module that defines it.
 _HOME = {
     "Columns": "data.examples",
+    "Drift": "evaluation.comparing.drift",
     "Evaluation": "evaluation.evaluate",
     "Example": "data.examples",
     "Prediction": "data.answers",
     "Reader": "dropin.reader",
     "Spans": "decoding.spans",
     "decode_spans": "decoding.spans",
+    "drift": "evaluation.comparing.drift",
     "evaluate": "evaluation.evaluate",
     "merge": "runs.merging",
     "pipeline": "dropin.pipeline",
@@ -63,6 +67,7 @@ _HOME = {
 
 __all__ = [
     "Columns",
+    "Drift",
     "Evaluation",
     "Example",
     "Prediction",
@@ -70,6 +75,7 @@ __all__ = [
     "Spans",
     "__version__",
     "decode_spans",
+    "drift",
     "evaluate",
     "merge",
     "pipeline",

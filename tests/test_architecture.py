@@ -29,7 +29,7 @@ ALLOWED = {
     "engine": "texts data decoding models",
     "dropin": "engine texts data decoding",
     "runs": "engine texts data files models",
-    "evaluation": "runs data files decoding*",
+    "evaluation": "engine runs data files decoding*",
     "pages": "evaluation data files dropin*",
     "ray": "runs engine data",
     "patch": "dropin",

@@ -40,6 +40,7 @@ print([name for name in {HEAVY} if name in sys.modules])
 def test_public_names() -> None:
     assert qa_fast.__all__ == [
         "Columns",
+        "Drift",
         "Evaluation",
         "Example",
         "Prediction",
@@ -47,6 +48,7 @@ def test_public_names() -> None:
         "Spans",
         "__version__",
         "decode_spans",
+        "drift",
         "evaluate",
         "merge",
         "pipeline",

@@ -8,6 +8,7 @@ in the arguments answer at once. Bad input is one line on standard error and exi
 - `merge`: what several processes of a run have made, put together
 - `evaluate`: scores, results and a report
 - `compare`: two runs side by side
+- `drift`: variants of a model beside it
 - `options`: the options that commands share, and the panels of `--help`
 - `messages`: errors and notes, in the command line's words
 - `terminal`: answers for a person to read
@@ -26,7 +27,7 @@ from typer.core import TyperGroup
 from qa_fast import __version__
 from qa_fast.files.wording import explain
 
-from . import ask, compare, evaluate, merge, predict
+from . import ask, compare, drift, evaluate, merge, predict
 from .messages import InputError
 from .terminal import visible
 
@@ -132,3 +133,4 @@ app.command(epilog=predict.EPILOG)(predict.predict)
 app.command()(merge.merge)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=compare.EPILOG)(compare.compare)
+app.command(epilog=drift.EPILOG)(drift.drift)

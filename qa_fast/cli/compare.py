@@ -12,7 +12,7 @@ from .messages import InputError, input_error
 from .terminal import json_line, visible
 
 if TYPE_CHECKING:
-    from qa_fast.evaluation.compare import Comparison, ScoredAnswer
+    from qa_fast.evaluation.comparing.compare import Comparison, ScoredAnswer
 
 EPILOG = """\
 [bold]Examples[/]
@@ -57,7 +57,7 @@ def compare(
 
     Differences come with 95% paired bootstrap intervals, exact match with McNemar's exact test too.
     """
-    from qa_fast.evaluation.compare import compare as run_compare
+    from qa_fast.evaluation.comparing.compare import compare as run_compare
 
     try:
         found = run_compare(_read(a, data), _read(b, data), seed=seed)
@@ -70,7 +70,7 @@ def compare(
 
 
 def _read(path: Path, data: str | None) -> list[ScoredAnswer]:
-    from qa_fast.evaluation.compare import read_scored_answers, scored_answers
+    from qa_fast.evaluation.comparing.compare import read_scored_answers, scored_answers
     from qa_fast.evaluation.evaluate import evaluate
 
     found = read_scored_answers(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,13 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from . import options
-from .messages import InputError, input_error, quiet, say
+from .messages import InputError, check_writable, input_error, quiet, say
 from .terminal import visible
 
 if TYPE_CHECKING:
     from qa_fast.evaluation.evaluate import Evaluation
-
-BUNDLED = "bundled"
 
 EPILOG = """\
 [bold]Examples[/]
@@ -71,9 +68,7 @@ def evaluate(
     id_column: options.IdColumn = "id",
     question_column: options.QuestionColumn = "question",
     context_column: options.ContextColumn = "context",
-    answers_column: Annotated[
-        str, options.inputs(metavar="NAME", help="The column of the gold answers.")
-    ] = "answers",
+    answers_column: options.AnswersColumn = "answers",
     split: options.Split = None,
     subset: options.Subset = None,
     limit: options.Limit = None,
@@ -86,12 +81,7 @@ def evaluate(
     ] = options.OnErrorName.fail,
     out_file: Annotated[
         Path | None,
-        options.outputs(
-            "--out-file",
-            "-o",
-            metavar="FILE",
-            help="Write the totals there as JSON, as the official script does.",
-        ),
+        options.out_file(help="Write the totals there as JSON, as the official script does."),
     ] = None,
     results: Annotated[
         Path | None,
@@ -134,8 +124,8 @@ def evaluate(
         str | None,
         options.models(
             metavar="ID_OR_FOLDER",
-            help=f"Instead of PREDICTIONS: let this model answer first. '{BUNDLED}' is the small "
-            "English one in the package.",
+            help="Instead of PREDICTIONS: let this model answer first. "
+            f"'{options.BUNDLED}' is the small English one in the package.",
         ),
     ] = None,
     device: options.Device = None,
@@ -162,16 +152,7 @@ def evaluate(
             help="Take the empty answer where the no-answer probability is above this.",
         ),
     ] = 1.0,
-    suite: Annotated[
-        str | None,
-        options.scores(
-            metavar="NAME",
-            help="Whose definitions and keys: squad1, squad2, xquad, mlqa (with --language), mrqa, "
-            "tydiqa (by the ids' languages), arcd, korquad1, korquad2, cmrc2018, drcd, persianqa "
-            "(method two), persianqa-squad2 (method one), cuad (of n-best lists).",
-            show_default="squad2; with --normalizer mlqa, mlqa",
-        ),
-    ] = None,
+    suite: options.Suite = None,
     rules: Annotated[
         RulesName | None, options.scores(help="1.1 is --suite squad1, 2.0 is --suite squad2.")
     ] = None,
@@ -180,18 +161,12 @@ def evaluate(
         options.scores(
             metavar="NAME",
             help="How answers are compared, if not as the suite does. squad: the English rules. mlqa: "
-            "by --language. MODULE:FUNCTION: your own function from text to text; modules of the "
-            "current folder are found, too.",
+            "by --language, and the suite is mlqa where none is named. MODULE:FUNCTION: your own "
+            "function from text to text; modules of the current folder are found, too.",
             show_default="the suite's",
         ),
     ] = None,
-    language: Annotated[
-        str | None,
-        options.scores(
-            metavar="CODE",
-            help="For MLQA's rules, the language of the answers: en, es, hi, vi, de, ar, zh.",
-        ),
-    ] = None,
+    language: options.Language = None,
     skip_no_answer: Annotated[
         bool,
         options.scores(
@@ -280,7 +255,7 @@ def _answering(model: str | None, no_answer: bool, **loading: Any) -> dict[str, 
     from qa_fast.models.checkpoints import BUNDLED_MODEL
 
     with quiet():
-        qa = pipeline(BUNDLED_MODEL if model == BUNDLED else model, **loading)
+        qa = pipeline(BUNDLED_MODEL if model == options.BUNDLED else model, **loading)
     # Unless it was given, the suite may have it.
     allowed = {"handle_impossible_answer": True} if no_answer else {}
     return {"model": qa, "progress": sys.stderr.isatty(), **allowed}
@@ -315,12 +290,7 @@ class _Files(NamedTuple):
         if self.images is not None:
             self.images.mkdir(parents=True, exist_ok=True)
         for file in filter(None, (self.report, self.totals)):
-            folder = file.resolve().parent
-            if not _is_writable(folder):
-                raise InputError(
-                    f"{file}: cannot be written: its folder {folder} is not there, or this user has "
-                    "no right to write to it"
-                )
+            check_writable(file)
 
     def write(self, found: Evaluation, data: Path, answerer: str | None) -> None:
         """Writes them; ``answerer`` is the name, in the report's title, of what was scored."""
@@ -343,11 +313,6 @@ class _Files(NamedTuple):
             from qa_fast.files.writing import write_file
 
             write_file(self.totals, json.dumps(found.metrics).encode())
-
-
-def _is_writable(folder: Path) -> bool:
-    effective = os.access in os.supports_effective_ids
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
 # --- what is printed ----------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import ERROR, getLogger
+from pathlib import Path
 
 import typer
 
@@ -72,6 +74,17 @@ def in_options(parts: Words, command: Callable[..., None]) -> str:
 def _option_of(argument: Argument) -> str:
     """The name of the parameter that a command has for ``argument``."""
     return "no_answer" if argument.name == "handle_impossible_answer" else argument.name
+
+
+def check_writable(file: Path) -> None:
+    """Raise an `InputError` where ``file`` could not be written: told before the work."""
+    folder = file.resolve().parent
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        raise InputError(
+            f"{file}: cannot be written: its folder {folder} is not there, or this user has no right to "
+            "write to it"
+        )
 
 
 def say(text: str) -> None:

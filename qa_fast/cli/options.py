@@ -30,6 +30,7 @@ IdColumn = Annotated[
 ]
 QuestionColumn = Annotated[str, inputs(metavar="NAME", help="The column of the questions.")]
 ContextColumn = Annotated[str, inputs(metavar="NAME", help="The column of the contexts.")]
+AnswersColumn = Annotated[str, inputs(metavar="NAME", help="The column of the gold answers.")]
 Split = Annotated[
     str | None,
     inputs(metavar="NAME", help="Which split of a data set from the Hub, or of a JSON file."),
@@ -55,6 +56,7 @@ on_error = partial(inputs, "--on-error")
 # --- Output -------------------------------------------------------------------------------------
 
 as_json = partial(outputs, "--json")
+out_file = partial(outputs, "--out-file", "-o", metavar="FILE")
 
 # --- Answers ------------------------------------------------------------------------------------
 
@@ -69,6 +71,9 @@ NoAnswer = Annotated[
 ]
 
 # --- Model --------------------------------------------------------------------------------------
+
+BUNDLED = "bundled"
+"""The name of the model in the package, where a model has to be named."""
 
 Model = Annotated[
     str | None,
@@ -146,4 +151,21 @@ TrustRemoteCode = Annotated[
 
 # --- Scoring ------------------------------------------------------------------------------------
 
+Suite = Annotated[
+    str | None,
+    scores(
+        metavar="NAME",
+        help="Whose definitions and keys: squad1, squad2, xquad, mlqa (with --language), mrqa, "
+        "tydiqa (by the ids' languages), arcd, korquad1, korquad2, cmrc2018, drcd, persianqa "
+        "(method two), persianqa-squad2 (method one), cuad (of n-best lists).",
+        show_default="squad2",
+    ),
+]
+Language = Annotated[
+    str | None,
+    scores(
+        metavar="CODE",
+        help="For MLQA's rules, the language of the answers: en, es, hi, vi, de, ar, zh.",
+    ),
+]
 Seed = Annotated[int, scores(metavar="N", help="Of the bootstrap intervals.")]

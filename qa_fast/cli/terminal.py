@@ -1,4 +1,4 @@
-"""Answers for a person to read: each with its score, its place and the sentence it stands in."""
+"""Answers for a person to read: each with its score, its place and the sentence it stands in; tables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -70,6 +71,33 @@ def print_answers(
                 console.print(row)
             else:
                 console.print(Text(number.ljust(margin)) + part, soft_wrap=True)
+
+
+def print_table(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of ``rows``; with columns for rows where it is too wide for a terminal.
+
+    Args:
+        console: where to.
+        headers: of the columns; one without a header is set to the left.
+        rows: the cells.
+    """
+    table = _table(headers, rows)
+    needed = Measurement.get(console, console.options.update(width=10_000), table).maximum
+    if not console.is_terminal:
+        console.width = needed
+    elif needed > console.width:
+        names, *others = zip((header.replace("\n", " ") for header in headers), *rows, strict=True)
+        table = _table(names, others)
+    console.print(table)
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for header in headers:
+        table.add_column(Text(header), justify="right" if header else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 # Where a sentence ends: at a stop before white space, or at one of the scripts that need none.

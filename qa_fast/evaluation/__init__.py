@@ -14,5 +14,5 @@
 - `breakdown`: scores by kind of question
 - `statistics`: bootstrap, McNemar's test, calibration
 - `results`: what is kept of an evaluation
-- `compare`: two runs side by side
+- ``comparing``: two runs side by side; how far a model's variants drift from it
 """

@@ -59,12 +59,12 @@ class Questions:
         return [last.get(row, row) for row in range(len(self.examples)) if row not in later]
 
 
-def read_questions(rows: Iterable[Row], suite: Suite, on_error: OnError) -> Questions:
+def read_questions(rows: Iterable[Row], suite: Suite | None, on_error: OnError) -> Questions:
     """Read the questions, for more than one pass.
 
     Args:
         rows: the data.
-        suite: that is to score them.
+        suite: that is to score them; None: they have no gold answers, and nothing does.
         on_error: "fail" at a row that cannot be scored, or "skip" it.
 
     Raises:
@@ -99,18 +99,25 @@ def read_questions(rows: Iterable[Row], suite: Suite, on_error: OnError) -> Ques
     if not found.examples:
         raise ValueError("; ".join(["the data have no questions that can be scored", *reasons[:1]]))
     found.again.extend(_doubled(found.examples, hashes))
-    oddity = Oddity.REPEATED if suite.by_id else Oddity.DOUBLED
+    oddity = Oddity.REPEATED if suite and suite.by_id else Oddity.DOUBLED
     for of_one in found.again:
         for row_number in of_one[1:]:
             found.remarks.count(oddity, found.examples[row_number].id)
     return found
 
 
-def _problem(row: Row, suite: Suite) -> ValueError | None:
+def _problem(row: Row, suite: Suite | None) -> ValueError | None:
     """Why the question in a row cannot be scored; None where it can."""
     example = row.example
     if example is None or row.gold_problem is not None:
         return row.problem or row.gold_problem
+    if suite is None:
+        if example.answers is None:
+            return None
+        return ValueError(
+            f"question {example.id!r} has gold answers in the data, and the first question has none: "
+            "give those of all of them, or of none"
+        )
     if example.answers is None:
         return ValueError(
             f"question {example.id!r} has no gold answers in the data, not even an empty list, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -27,6 +28,8 @@ _RECORDED = (
     "beautifulsoup4",
     "nltk",
     "numpy",
+    "onnxruntime",
+    "openvino",
     "pyarrow",
     "scipy",
     "tokenizers",
@@ -100,6 +103,24 @@ def scoring_versions() -> dict[str, str]:
         "python": platform.python_version(),
         "qa_fast": __version__,
         **{package: found.version for package, found in installed.items() if found},
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The machine that times were measured on: its processor, cores and GPUs, and its system."""
+    import torch
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": next(names, platform.processor() or platform.machine()),
+        "cores": cores,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "system": platform.platform(),
     }
 
 

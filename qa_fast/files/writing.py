@@ -67,9 +67,18 @@ def write_file(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` atomically."""
     with atomic(path) as temporary:
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        # A lone surrogate, as of a file's name in another encoding, becomes its escape in JSON.
-        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+        temporary.write_bytes(_as_json(value))
+
+
+def write_file_as_json(path: Path, value: object) -> None:
+    """Write ``value`` to a file that was asked for by name; see `write_file`."""
+    write_file(path, _as_json(value))
+
+
+def _as_json(value: object) -> bytes:
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # A lone surrogate, as of a file's name in another encoding, becomes its escape in JSON.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _sync_folder(path: Path) -> None:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 import qa_fast
 from qa_fast.cli import app
-from qa_fast.cli.terminal import SourcedAnswer, print_answers, visible
+from qa_fast.cli.terminal import SourcedAnswer, print_answers, print_table, visible
 
 LONG_TEXT = Path(__file__).parents[1] / "recorded" / "notebook_long_context.txt"
 LONG_QUESTION = "Which deep learning libraries back 🤗 Transformers?"
@@ -409,3 +409,19 @@ def test_the_empty_answer_and_none_at_all() -> None:
     print_answers(console, [], {})
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue() == "1  (no answer)   score 0.25\nNo answer was found.\n"
+
+
+def test_a_table_that_is_too_wide_is_turned() -> None:
+    usual = ["                   times", "       EM     F1  faster", "base  1.0  22.25        "]
+    turned = [
+        "               base",
+        "EM              1.0",
+        "F1            22.25",
+        "times faster       ",
+    ]
+    headers, rows = ("", "EM", "F1", "times\nfaster"), [("base", "1.0", "22.25", "")]
+    for width, terminal, lines in ((24, True, usual), (20, True, turned), (10, False, usual)):
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=terminal, width=width, color_system=None)
+        print_table(console, headers, rows)
+        assert file.getvalue().splitlines() == lines

@@ -16,13 +16,15 @@ from typer.testing import CliRunner
 import qa_fast
 from qa_fast.cli import app
 
-COMMANDS = ["ask", "predict", "merge", "evaluate", "compare"]
+COMMANDS = ["ask", "predict", "merge", "evaluate", "compare", "drift"]
 PANELS = ["Input", "Output", "Answers", "Model", "Scoring", "Several processes"]
 # Shared options whose help is not the same in every command, and why.
 OWN_HELP = {
+    "--data": "compare takes the gold answers of predictions, drift the questions to read",
     "--json": "every command prints something else",
     "--model": "evaluate takes one instead of PREDICTIONS, and has none by default",
     "--no-answer": "evaluate takes it with --model only",
+    "--out-file": "evaluate writes the totals only, as the official script does",
     "--on-error": "a row cannot be answered, or cannot be scored",
     "--top-k": "the answers of predict are n-best lists",
 }
@@ -139,6 +141,11 @@ MISTAKES = [
     (["ask", "", "-c-"], "the question is empty"),
     (["evaluate", "gold.json"], "either PREDICTIONS or --model is needed; neither was given"),
     (["evaluate", "gold.json", "p.json", "--no-answer"], "are for --model, which was not given"),
+    (
+        ["drift", "model"],
+        "nothing to hold against the model: give a variant, by --backend, --dtype or",
+    ),
+    (["drift", "--variant", "tpu:int8"], "a backend of torch, openvino, onnx, or a folder; got"),
     ([*RUN, "--top-k", "0"], "Invalid value for '--top-k'"),
     ([*RUN, "--num-workers", "-1"], "Invalid value for '--num-workers'"),
     ([*RUN, "--num-workers", "2", "--ray", "local"], "--num-workers cannot be used with --ray"),

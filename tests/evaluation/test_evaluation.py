@@ -19,7 +19,7 @@ import qa_fast
 from qa_fast.cli import app
 from qa_fast.data.answers import Prediction, na_prob
 from qa_fast.data.predictions import write_jsonl
-from qa_fast.evaluation.compare import compare, read_scored_answers, scored_answers
+from qa_fast.evaluation.comparing.compare import compare, read_scored_answers, scored_answers
 from qa_fast.evaluation.results import write_results
 from qa_fast.evaluation.statistics import mean_interval
 from qa_fast.pages.images import write_images

@@ -11,7 +11,7 @@ from scipy.stats import bootstrap
 from qa_fast.data.answers import Prediction
 from qa_fast.data.examples import Example
 from qa_fast.evaluation.breakdown import Breakdown, question_word
-from qa_fast.evaluation.compare import ScoredAnswer, compare
+from qa_fast.evaluation.comparing.compare import ScoredAnswer, compare
 from qa_fast.evaluation.metrics import Scores
 from qa_fast.evaluation.statistics import bootstrap_means, mcnemar, mean_interval, reliability
 from qa_fast.evaluation.suites.registry import choose_suite

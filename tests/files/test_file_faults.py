@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from qa_fast import Example, evaluate, predict
-from qa_fast.evaluation.compare import read_scored_answers
+from qa_fast.evaluation.comparing.compare import read_scored_answers
 from qa_fast.evaluation.results import write_results
 from qa_fast.files.reading import fingerprint
 from qa_fast.files.writing import atomic

@@ -20,7 +20,7 @@ import pytest
 
 from qa_fast import Prediction, read_examples, read_predictions
 from qa_fast.data.predictions import write_parquet
-from qa_fast.evaluation.compare import read_scored_answers
+from qa_fast.evaluation.comparing.compare import read_scored_answers
 from qa_fast.files.json_text import read_json
 from qa_fast.runs.output import Output
 

@@ -38,7 +38,7 @@ if __name__ == "__main__":
 with instrumented:
     from qa_fast.data.opening import open_source
     from qa_fast.data.predictions import read_predictions
-    from qa_fast.evaluation.compare import read_scored_answers
+    from qa_fast.evaluation.comparing.compare import read_scored_answers
     from qa_fast.evaluation.matching import _read_na_prob
     from qa_fast.files.json_text import read_json
     from qa_fast.files.wording import explain

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qa_fast.evaluation.evaluate import Evaluation
+from qa_fast.evaluation.figures import CONFIDENCE_LEVEL
+from qa_fast.evaluation.statistics import Interval, mcnemar, mean_interval
 from qa_fast.files.json_text import read_json
 from qa_fast.files.parquet import open_parquet, read_records
 from qa_fast.files.reading import is_parquet_file
 from qa_fast.files.wording import shown
-
-from .evaluate import Evaluation
-from .figures import CONFIDENCE_LEVEL
-from .statistics import Interval, mcnemar, mean_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +97,34 @@ def compare(a: Sequence[ScoredAnswer], b: Sequence[ScoredAnswer], *, seed: int =
     pairs = [(answer, theirs[answer.id]) for answer in a]
     differences = {}
     for name in ("exact", "f1"):
-        ours, others = ([100.0 * getattr(pair[i], name) for pair in pairs] for i in (0, 1))
-        gains = [other - mine for mine, other in zip(ours, others, strict=True)]
-        differences[name] = Difference(
-            sum(ours) / len(pairs),
-            sum(others) / len(pairs),
-            mean_interval(gains, level=CONFIDENCE_LEVEL, seed=seed),
-        )
+        ours, others = ([getattr(pair[i], name) for pair in pairs] for i in (0, 1))
+        differences[name] = difference(ours, others, seed=seed)
     only_a = sum(x.exact > y.exact for x, y in pairs)
     only_b = sum(y.exact > x.exact for x, y in pairs)
     changed = [(x, y) for x, y in pairs if (x.exact, x.f1) != (y.exact, y.f1)]
     changed.sort(key=lambda pair: -abs(pair[1].f1 - pair[0].f1))
     return Comparison(len(pairs), differences, only_a, only_b, mcnemar(only_a, only_b), changed)
+
+
+def difference(a: Sequence[float], b: Sequence[float], *, seed: int = 0) -> Difference:
+    """The means of two runs' scores of the same questions, in percent, and how sure their difference is.
+
+    Args:
+        a: [Q] the first run's, between 0 and 1; at least one.
+        b: [Q] the second's.
+        seed: of the bootstrap.
+
+    Example:
+        >>> difference([1, 0, 1, 1], [1, 0, 1, 1])
+        Difference(a=75.0, b=75.0, interval=Interval(low=0.0, high=0.0))
+    """
+    ours, others = ([100.0 * score for score in scores] for scores in (a, b))
+    gains = [other - mine for mine, other in zip(ours, others, strict=True)]
+    return Difference(
+        sum(ours) / len(ours),
+        sum(others) / len(others),
+        mean_interval(gains, level=CONFIDENCE_LEVEL, seed=seed),
+    )
 
 
 def scored_answers(evaluation: Evaluation) -> list[ScoredAnswer]:
