@@ -21,7 +21,7 @@ KERNELS = ROOT / "kernels"
 # A room may import these and no other; * for types only. Everyone may take __version__.
 ALLOWED = {
     "files": "",
-    "models": "",
+    "models": "files",
     "kernels": "",
     "decoding": "kernels",
     "data": "files decoding*",
@@ -33,7 +33,7 @@ ALLOWED = {
     "pages": "evaluation data files dropin*",
     "ray": "runs engine data",
     "patch": "dropin",
-    "cli": "ray pages evaluation runs dropin data files models",
+    "cli": "ray pages evaluation runs dropin engine data files models",
     "__main__": "cli",
     # The public names, each loaded at its first use.
     "__init__": "data* decoding* dropin* evaluation* pages* runs*",
@@ -119,7 +119,7 @@ def test_a_room_imports_only_what_it_may(path: Path) -> None:
             False,
         ),
         ("data/answers.py", "from qa_fast.decoding.search import Scoring", True),
-        ("cli/ask.py", "def late():\n    import qa_fast.engine.engine", True),
+        ("cli/ask.py", "def late():\n    import qa_fast.decoding.spans", True),
         ("ray.py", "from .runs.answering import Answering", False),
         ("ray.py", "from .dropin.pipeline import pipeline", True),
     ],

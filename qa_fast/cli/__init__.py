@@ -9,6 +9,7 @@ in the arguments answer at once. Bad input is one line on standard error and exi
 - `evaluate`: scores, results and a report
 - `compare`: two runs side by side
 - `drift`: variants of a model beside it
+- `export`: a model as a graph for another runtime
 - `options`: the options that commands share, and the panels of `--help`
 - `messages`: errors and notes, in the command line's words
 - `terminal`: answers for a person to read
@@ -27,7 +28,7 @@ from typer.core import TyperGroup
 from qa_fast import __version__
 from qa_fast.files.wording import explain
 
-from . import ask, compare, drift, evaluate, merge, predict
+from . import ask, compare, drift, evaluate, export, merge, predict
 from .messages import InputError
 from .terminal import visible
 
@@ -134,3 +135,4 @@ app.command()(merge.merge)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=compare.EPILOG)(compare.compare)
 app.command(epilog=drift.EPILOG)(drift.drift)
+app.command(epilog=export.EPILOG)(export.export)

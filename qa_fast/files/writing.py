@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,14 +31,57 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
             yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            _sync(temporary)
             temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``; it appears as ``path`` at the end, with all that is in it.
+
+    After the block has ended the files are on the disk. If the block raises, nothing is left.
+
+    Raises:
+        ValueError: ``path`` is there, and no empty folder; or another process is writing it.
+    """
+    path = path.resolve()
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        kind = "a folder that is not empty" if path.is_dir() else "a file"
+        raise ValueError(f"{path} is {kind}: name a new folder, or remove it first")
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    with locked(path.parent, path.name):
+        try:
+            _remove(temporary)  # of a process that was killed
+            temporary.mkdir()
+            with naming(path):
+                yield temporary
+                for inner in sorted(temporary.rglob("*"), reverse=True):
+                    _sync_folder(inner) if inner.is_dir() else _sync(inner)
+                _sync_folder(temporary)
+            temporary.rename(path)
+        except BaseException:
+            with suppress(OSError):
+                _remove(temporary)
+            raise
+        _sync_folder(path.parent)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder with all that is in it; a link there is only removed itself."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -4,6 +4,8 @@
 - `runtime`: `Runtime`, the protocol of what runs a model
 - `torch_runtime`: PyTorch's modules, and callables
 - `openvino_runtime`: `OpenVINOModel`, graphs of OpenVINO's
+- `onnx_runtime`: `OnnxModel`, graphs that ONNX Runtime runs
+- `onnx_files`: which file of a folder that is, and what it holds
 - `conversion`: from PyTorch to these graphs, kept on the disk
 - `graphs`: what the runtimes of graphs have in common
 - `devices`: PyTorch's devices, and what their errors say

@@ -94,6 +94,10 @@ class Sharing:
         # Whether rows of a batch leave each other alone; None where that has not been tried yet.
         self._apart = True if equal_lengths or masks_padding else None
 
+    def keep_apart(self) -> None:
+        """Let no two rows share a batch: of the model it is known that they would change each other."""
+        self.equal_lengths, self._apart = True, False
+
     def masks_padding(
         self, width: int, most: int, row_offset: Row, length: npt.NDArray[np.int32], read: Read
     ) -> bool:

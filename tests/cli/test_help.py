@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 import qa_fast
 from qa_fast.cli import app
 
-COMMANDS = ["ask", "predict", "merge", "evaluate", "compare", "drift"]
+COMMANDS = ["ask", "predict", "merge", "evaluate", "compare", "drift", "export"]
 PANELS = ["Input", "Output", "Answers", "Model", "Scoring", "Several processes"]
 # Shared options whose help is not the same in every command, and why.
 OWN_HELP = {
     "--data": "compare takes the gold answers of predictions, drift the questions to read",
+    "--dtype": "graphs are written in other types than weights are run in",
     "--json": "every command prints something else",
     "--model": "evaluate takes one instead of PREDICTIONS, and has none by default",
     "--no-answer": "evaluate takes it with --model only",

@@ -37,16 +37,26 @@ def quantized(graph: Any, rows: Sequence[Row]) -> Any:
     """
     if not rows:
         raise ValueError("to quantize a model to int8, texts to calibrate it are needed; got none")
-    nncf = load_nncf()
     names = {name for port in graph.inputs for name in port.get_names()}
     lacking = sorted(names.difference(rows[0]))
     if lacking:
         raise ValueError(f"rows to calibrate the model lack {', '.join(lacking)}")
     items = [{name: row[name] for name in row if name in names} for row in rows]
+    return calibrated(graph.clone(), items)
+
+
+def calibrated(graph: Any, items: Sequence[Row]) -> Any:
+    """``graph``, of any of NNCF's formats, quantized by what ``items``, its inputs by name, give.
+
+    Raises:
+        ImportError: NNCF is not installed.
+        ValueError: an item that the graph fails at.
+    """
+    nncf = load_nncf()
     with _one_at_a_time, without_telemetry(), _quiet(nncf):
         try:
             return nncf.quantize(
-                graph.clone(),
+                graph,
                 nncf.Dataset(items),
                 model_type=nncf.ModelType.TRANSFORMER,
                 preset=nncf.QuantizationPreset.MIXED,
