@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -162,7 +161,9 @@ def _quiet(nncf: Any) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logger.setLevel(logging.ERROR)
-            track_progress.Progress = partial(bars, disable=True)
+            track_progress.Progress = lambda *columns, **more: bars(
+                *columns, **more | {"disable": True}
+            )
             yield
     finally:
         track_progress.Progress = bars
