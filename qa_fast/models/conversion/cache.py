@@ -132,7 +132,10 @@ class GraphCache:
 
 def _checked(folder: Path) -> dict[str, Any]:
     """The notes of an entry; a ValueError or LookupError unless its files are as they were written."""
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
     for name, described in manifest["files"].items():
         if _described(folder / name) != described:
             raise ValueError(f"{folder / name} is not as it was written")

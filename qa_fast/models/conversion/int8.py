@@ -6,17 +6,28 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from .openvino_package import load_nncf, without_telemetry
+from .openvino_package import core, load_nncf, load_openvino, without_telemetry
 
 Row = dict[str, npt.NDArray[np.int64]]
 """What a model is called with, for one row: arrays [1, tokens] by name."""
+
+OUTLIER = 80
+"""A matrix product stays float32 where the greatest activation is so many times their root mean square.
+
+8 bits then leave nothing of the others: in BERT-like models that is behind the first layers' activation
+functions, which a scale for each channel cannot be moved to. In the bundled model two of 37 products
+have such, of 88 and 93 times; with these in int8 too, 7.0% of its answers to SQuAD 2.0 would be others
+than in float32, instead of 4.8%, for 3% of the time.
+"""
+OUTLIER_ROWS = 32
+"""Rows to look for outliers in."""
 
 # NNCF's settings are for the whole process.
 _one_at_a_time = Lock()
@@ -61,6 +72,7 @@ def calibrated(graph: Any, items: Sequence[Row]) -> Any:
                 model_type=nncf.ModelType.TRANSFORMER,
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(items),
+                ignored_scope=nncf.IgnoredScope(names=_with_outliers(graph, items[:OUTLIER_ROWS])),
             )
         except Exception as error:
             text = " ".join(str(error).split())[:300]
@@ -114,6 +126,40 @@ def _is_quantized(node: Any) -> bool:
     return False
 
 
+def _with_outliers(graph: Any, rows: Sequence[Row]) -> list[str]:
+    """The names of matrix products with weights whose other factor has outliers; see `OUTLIER`."""
+    openvino = load_openvino()
+    products = [
+        operation
+        for operation in graph.get_ordered_ops()
+        if operation.get_type_name() == "MatMul"
+        and operation.input_value(1).get_node().get_type_name() == "Constant"
+    ]
+    results = [openvino.opset13.result(product.input_value(0)) for product in products]
+    if not results:
+        return []
+    probe = openvino.Model(results, graph.get_parameters(), "probe")
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,
+    }
+    request = core().compile_model(probe, "CPU", settings).create_infer_request()
+    greatest, squares = np.zeros(len(products)), np.zeros(len(products))
+    for row in rows:
+        found = request.infer(row, share_outputs=True)
+        for i in range(len(products)):
+            values = found[i]
+            greatest[i] = max(greatest[i], float(np.abs(values).max()))
+            squares[i] += float(np.square(values).mean()) / len(rows)
+    outlying = greatest > OUTLIER * np.sqrt(squares)
+    return [
+        p.get_friendly_name()
+        for p, is_outlying in zip(products, outlying, strict=True)
+        if is_outlying
+    ]
+
+
 @contextmanager
 def _quiet(nncf: Any) -> Iterator[None]:
     """Without NNCF's bars and remarks, and with the warnings' filters as they were."""
@@ -125,7 +171,9 @@ def _quiet(nncf: Any) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logger.setLevel(logging.ERROR)
-            track_progress.Progress = partial(bars, disable=True)
+            track_progress.Progress = lambda *columns, **more: bars(
+                *columns, **more | {"disable": True}
+            )
             yield
     finally:
         track_progress.Progress = bars

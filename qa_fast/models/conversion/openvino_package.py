@@ -7,6 +7,7 @@ the class of all loggers.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,9 +79,30 @@ def load_nncf() -> Any:
 
 
 @cache
+def _core() -> tuple[int, Any]:
+    return os.getpid(), load_openvino().Core()
+
+
 def core() -> Any:
-    """OpenVINO's own state, one for the process."""
-    return load_openvino().Core()
+    """OpenVINO's own state, one for the process.
+
+    Raises:
+        RuntimeError: see `refuse_after_fork`.
+    """
+    refuse_after_fork()
+    return _core()[1]
+
+
+def refuse_after_fork() -> None:
+    """Raise a RuntimeError in a process that was forked from one that has used OpenVINO.
+
+    Its calls would wait for ever for threads of OpenVINO's, which are not there.
+    """
+    if _core.cache_info().currsize and _core()[0] != os.getpid():
+        raise RuntimeError(
+            "OpenVINO cannot be used in a process that was forked from one that has used it, as its "
+            'threads are not there: start the process with multiprocessing\'s "spawn" or "forkserver"'
+        )
 
 
 def computes_bfloat16() -> bool:

@@ -30,6 +30,7 @@ from qa_fast.models.traits import (
     eval_mode,
     is_block_sparse,
     logits_in,
+    refuse_random,
     unwrapped,
 )
 
@@ -199,6 +200,7 @@ def _refuse(module: Any) -> None:
             f"{kind} cannot be converted to OpenVINO: the pattern of its block-sparse attention hangs "
             "on the length of a text; load it with attention_type='original_full'"
         )
+    refuse_random(module)
     tensors = [*module.parameters(), *module.buffers()]
     if any(tensor.is_meta for tensor in tensors):
         raise ValueError(f"{kind} cannot be converted to OpenVINO: its weights are not loaded")
@@ -290,7 +292,9 @@ def _check(graph: Any, module: Any, names: Sequence[str], known: Architecture) -
         try:
             given = runtime(batch)
         except (RuntimeError, ValueError, MemoryError) as error:
-            text = " ".join(str(error).split())[-200:]
+            text = "it gives no logits"
+            if not isinstance(error, MemoryError):
+                text = " ".join(str(error).split())[-200:]
             raise ValueError(
                 f"the conversion of {kind} to OpenVINO cannot be trusted: it fails for a batch of "
                 f"{list(shape)}: {text}"
