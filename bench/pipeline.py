@@ -56,7 +56,7 @@ from transformers import (
 )
 
 from qa_fast.engine import Engine, Options, Stats
-from qa_fast.engine.loading import ModelSpec
+from qa_fast.engine.loading import ModelSpec, export_model
 from qa_fast.engine.streams import Pair
 from qa_fast.models.bfloat16 import has_bfloat16
 from qa_fast.models.checkpoints import BUNDLED_MODEL
@@ -176,7 +176,7 @@ def exported(folder: str, dtype: str) -> str:
     """A folder beside ``folder`` with its model as a graph for ONNX Runtime."""
     graphs = f"{folder}/onnx-{dtype}"
     if not Path(graphs).exists():
-        export(folder, graphs, to="onnx", dtype=dtype)
+        export_model(ModelSpec(folder), graphs, to="onnx", dtype=dtype)
     return graphs
 
 

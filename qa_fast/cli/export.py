@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from qa_fast.models.conversion.export import Exported
 
 # Chunks that the ranges of int8 are found with: NNCF takes long for each, and more change little.
-INT8_ROWS = 128
-# Chunks of which a few are taken to hold the graph against the model.
-FLOAT_ROWS = 64
 
 EPILOG = """\
 [bold]Examples[/]
@@ -100,15 +97,16 @@ def export(
         raise InputError("--split is of use with --calibrate only")
     with quiet():
         try:
-            found = _export(
-                model,
-                folder,
-                to.value,
-                dtype.value,
-                _pairs(calibrate, question_column, context_column, split),
+            from qa_fast.engine.loading import ModelSpec, export_model
+
+            spec = ModelSpec(
+                None if model == options.BUNDLED else model,
                 allow_pickle=allow_pickle,
                 trust_remote_code=trust_remote_code,
             )
+            arguments: dict[str, Any] = {"to": to.value, "dtype": dtype.value}
+            pairs = _pairs(calibrate, question_column, context_column, split)
+            found = export_model(spec, folder, calibrate=pairs, **arguments)
         except (ValueError, OSError, ImportError) as error:
             raise input_error(error, export) from error
     _print(found, to.value)
@@ -126,30 +124,6 @@ def _pairs(
     columns = Columns(question=question, context=context)
     rows = read_examples(source, columns=columns, split=split)
     return ((row.question, row.context) for row in rows)
-
-
-def _export(
-    model: str,
-    folder: Path,
-    to: Any,
-    dtype: Any,
-    pairs: Iterator[tuple[str, str]] | None,
-    **permissions: Any,
-) -> Exported:
-    from qa_fast.engine.calibration import calibration_rows
-    from qa_fast.engine.loading import ModelSpec
-    from qa_fast.models.conversion.export import export as export_model
-
-    name = None if model == options.BUNDLED else model
-    engine = ModelSpec(name, device="cpu", dtype="float32", **permissions).load()
-    rows = calibration_rows(
-        engine.tokenizer,
-        pairs,
-        position_limit=engine.position_limit,
-        vocabulary=engine.runtime.vocabulary_size,
-        most=INT8_ROWS if dtype == "int8" else FLOAT_ROWS,
-    )
-    return export_model(engine.model, engine.tokenizer, folder, to=to, dtype=dtype, rows=rows)
 
 
 def _print(found: Exported, to: str) -> None:

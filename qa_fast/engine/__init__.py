@@ -3,7 +3,6 @@
 - `engine`: `Engine`: windows read side by side, in the order of their pairs
 - `loading`: a model by name, ready to read
 - `graphs`: a model in the form of a graph, from a folder or made in memory
-- `calibration`: rows of texts, to quantize a model with
 - `options`: `Options` and their defaults
 - `streams`: a caller's pairs, cut into windows
 - `windows`: the stages that a window goes through; `Stats`

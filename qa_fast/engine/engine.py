@@ -31,13 +31,13 @@ from qa_fast.decoding.tokens import token_probabilities
 from qa_fast.models.devices import to_device
 from qa_fast.models.runtime import Runtime
 from qa_fast.models.torch_runtime import TorchRuntime
-from qa_fast.texts.chunker import Chunker, default_doc_stride
+from qa_fast.texts.chunker import Chunker, default_doc_stride, default_max_seq_len
 from qa_fast.texts.readings import Reading
 
 from .device import side_by_side
 from .errors import warn_caller
 from .forward import Forward
-from .options import Options, check_count, default_max_seq_len
+from .options import Options, check_count
 from .streams import Pair, Window, submit_windows
 from .threads import Threads
 from .windows import Stages, Stats, read_ahead, with_progress

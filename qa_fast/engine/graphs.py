@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,8 +15,8 @@ from qa_fast.models.graphs import PRECISION, GraphModel
 from qa_fast.models.runtime import Arguments
 from qa_fast.models.torch_runtime import TorchRuntime
 from qa_fast.models.traits import position_limit, vocabulary_size
+from qa_fast.texts.calibration import calibration_rows
 
-from .calibration import calibration_rows
 from .streams import Pair
 
 Backend = Literal["torch", "openvino", "onnx"]
@@ -113,8 +113,7 @@ def make_graph(
         backend: "openvino"; "onnx" is an error.
         dtype: "float32", "bfloat16", "int8"; None for the first.
         device: "cpu" or None.
-        calibrate: texts for "int8": pairs, or what `read_examples` reads; None for those that come with
-            the package.
+        calibrate: texts for "int8": see `calibration_pairs`.
 
     Raises:
         ValueError: a graph of the model would not compute what the model does.
@@ -133,7 +132,7 @@ def make_graph(
     if dtype == "int8":
         rows = calibration_rows(
             tokenizer,
-            _pairs(calibrate),
+            calibration_pairs(calibrate),
             position_limit=position_limit(model),
             vocabulary=vocabulary_size(model),
         )
@@ -157,13 +156,18 @@ def probe(model: Any, tokenizer: Any) -> list[Arguments]:
     ]
 
 
-def _pairs(calibrate: Any) -> Iterable[Pair] | None:
-    """Questions and their contexts: given as pairs, or as what `read_examples` reads."""
-    if calibrate is None:
-        return None
-    if isinstance(calibrate, (list, tuple)) and isinstance(next(iter(calibrate), None), tuple):
-        return calibrate
-    return ((example.question, example.context) for example in read_examples(calibrate))
+def calibration_pairs(given: Any) -> Iterable[Pair] | None:
+    """Questions and their contexts, by which the ranges of 8-bit numbers are chosen.
+
+    Args:
+        given: pairs in a list or an iterator; or what `read_examples` reads, such as the name of a file;
+            None for those that come with the package.
+    """
+    if given is None or isinstance(given, Iterator):
+        return given
+    if isinstance(given, (list, tuple)) and isinstance(next(iter(given), None), tuple):
+        return given
+    return ((example.question, example.context) for example in read_examples(given))
 
 
 def _check_cpu(device: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,19 @@ import torch
 
 from qa_fast.models.bfloat16 import bfloat16_pays
 from qa_fast.models.checkpoints import BUNDLED_MODEL, load_model, load_tokenizer
+from qa_fast.models.conversion.export import Exported, Format, GraphType, export
 from qa_fast.models.devices import to_device
 from qa_fast.models.dtypes import dtype_to_load, to_dtype
 from qa_fast.models.graphs import GraphModel
 from qa_fast.models.traits import check_model
+from qa_fast.texts.calibration import CALIBRATION_ROWS, calibration_rows
 
 from .engine import Engine
 from .errors import warn_caller
 from .graphs import (
     Backend,
     backend_of,
+    calibration_pairs,
     check_backend,
     make_graph,
     open_graph,
@@ -27,6 +30,9 @@ from .graphs import (
     tokenizer_folder,
 )
 from .options import check_count, check_flag
+
+# To see that a graph does what the model does, few texts are enough.
+_EXPORT_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class ModelSpec:
             checkpoint's own, or, of a named model on a CPU, for bfloat16 where that is faster, and near,
             and else float32; None for float32 on a CPU and "auto" elsewhere. Of the other backends
             "float32", "bfloat16", "float16" or "int8", as far as they have it.
-        calibrate: texts that show "int8" the range of its numbers; see `make_graph`.
+        calibrate: texts that show "int8" the range of its numbers; see `calibration_pairs`.
         batch_size: most chunks that the model reads at once.
         max_batch_tokens: most tokens, padding included, that the model reads at once.
         compile: run the model through `torch.compile`.
@@ -160,6 +166,39 @@ class ModelSpec:
                 f"trust_remote_code=True: code that comes with {' or '.join(map(repr, names))} runs "
                 "with all your rights"
             )
+
+
+def export_model(
+    spec: ModelSpec,
+    folder: str | Path,
+    *,
+    to: Format,
+    dtype: GraphType = "float32",
+    calibrate: Any = None,
+) -> Exported:
+    """Write a folder with a model as a graph for ONNX Runtime or OpenVINO; see `export`.
+
+    Args:
+        spec: which model; how it is to run does not count.
+        folder: a folder that is not there, or is empty.
+        to: "onnx" or "openvino".
+        dtype: "float32" or "int8".
+        calibrate: see `calibration_pairs`; the graph is tried with them, too.
+
+    Raises:
+        ValueError: as `export`, and `ModelSpec.load`.
+        OSError: likewise.
+        ImportError: a package is missing.
+    """
+    engine = replace(spec, device="cpu", backend="torch", dtype="float32").load()
+    rows = calibration_rows(
+        engine.tokenizer,
+        calibration_pairs(calibrate),
+        position_limit=engine.position_limit,
+        vocabulary=engine.runtime.vocabulary_size,
+        most=CALIBRATION_ROWS if dtype == "int8" else _EXPORT_ROWS,
+    )
+    return export(engine.model, engine.tokenizer, folder, to=to, dtype=dtype, rows=rows)
 
 
 def load_engine(spec: ModelSpec) -> Engine:

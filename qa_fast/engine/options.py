@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
 from qa_fast.data.errors import Argument, ArgumentError
 from qa_fast.decoding.search import Scoring
-from qa_fast.texts.chunker import DEFAULT_MAX_SEQ_LEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +96,3 @@ def check_flag(name: str, value: object) -> bool:
 def is_number(value: object) -> bool:
     """Whether ``value`` is a real number: no text, no bool, not NaN."""
     return isinstance(value, Real) and not isinstance(value, bool) and value == value
-
-
-def default_max_seq_len(tokenizer: Any, position_limit: int | None = None) -> int:
-    """384, or what the model can read where that is less.
-
-    Args:
-        tokenizer: its ``model_max_length`` counts where it is set (else it is astronomic).
-        position_limit: most tokens the model can take, None where unknown or without limit.
-
-    Raises:
-        ValueError: a ``model_max_length`` that is no number.
-    """
-    limit = tokenizer.model_max_length
-    if limit is not None and not isinstance(limit, (int, float)):
-        raise ValueError(
-            f"the tokenizer's model_max_length must be a number of tokens; got {limit!r}"
-        )
-    limits = (DEFAULT_MAX_SEQ_LEN, limit, position_limit)
-    return int(min(n for n in limits if n is not None and n >= 1))

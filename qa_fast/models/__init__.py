@@ -16,5 +16,4 @@
 - `sharing`: which rows may share a batch
 - `regions`: the layers that a model repeats, compiled once
 - ``minilm-l6-squad``: the bundled model
-- ``calibration``: texts to quantize models with
 """

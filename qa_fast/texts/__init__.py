@@ -8,7 +8,9 @@
 - `places`: token spans to words and characters
 - `readings`: the answers of a question, each once
 - `probabilities`: how probable they are among all its spans
+- `calibration`: what a model is called with for some texts, to quantize it with
 - `work`: all that is done to the texts of a window
 - `worker`: the program of a process that does it
 - `channel`: how two processes exchange arrays and texts
+- ``squad1-train-240``: questions of SQuAD's, to calibrate models with
 """

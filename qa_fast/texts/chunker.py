@@ -365,6 +365,25 @@ def _joined(parts: Sequence[_Tokens]) -> _Tokens:
     )
 
 
+def default_max_seq_len(tokenizer: Any, position_limit: int | None = None) -> int:
+    """384, or what the model can read where that is less.
+
+    Args:
+        tokenizer: its ``model_max_length`` counts where it is set (else it is astronomic).
+        position_limit: most tokens the model can take, None where unknown or without limit.
+
+    Raises:
+        ValueError: a ``model_max_length`` that is no number.
+    """
+    limit = tokenizer.model_max_length
+    if limit is not None and not isinstance(limit, (int, float)):
+        raise ValueError(
+            f"the tokenizer's model_max_length must be a number of tokens; got {limit!r}"
+        )
+    limits = (DEFAULT_MAX_SEQ_LEN, limit, position_limit)
+    return int(min(n for n in limits if n is not None and n >= 1))
+
+
 def default_doc_stride(max_seq_len: int) -> int:
     """128, or half of ``max_seq_len`` where that is less."""
     return min(max_seq_len // 2, DEFAULT_DOC_STRIDE)

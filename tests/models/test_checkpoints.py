@@ -55,11 +55,23 @@ def test_a_load_for_a_cpu_leaves_the_default_dtype_to_other_threads(
     assert same(model, load_model(half, dtype="auto").to(wanted))
 
 
-def test_auto_keeps_the_type_of_the_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("least_gain", "expected"), [(0.0, torch.bfloat16), (1e9, torch.float32)])
+@pytest.mark.parametrize("saved", [torch.bfloat16, torch.float32])
+def test_auto_is_bfloat16_on_a_cpu_where_that_is_faster(
+    saved: torch.dtype,
+    least_gain: float,
+    expected: torch.dtype,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qa_fast.models.bfloat16.has_bfloat16", lambda: True)
+    monkeypatch.setattr("qa_fast.models.bfloat16.LEAST_GAIN", least_gain)
     save_tiny_model(tmp_path)
-    tiny_model(tokenizer_of("wordpiece")).bfloat16().save_pretrained(tmp_path)
-    model = qa_fast.pipeline(tmp_path, device="cpu", dtype="auto").model
-    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    model = tiny_model(tokenizer_of("wordpiece")).to(saved)
+    model.save_pretrained(tmp_path)
+    found = qa_fast.pipeline(tmp_path, device="cpu", dtype="auto").model
+    assert {weight.dtype for weight in found.parameters()} == {expected}
+    assert same(found, model.to(expected))
 
 
 def test_float64_weights_keep_all_their_digits(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from qa_fast.engine.calibration import calibration_rows, shipped_pairs
 from qa_fast.models.conversion.cache import GraphCache, cache_folder, key_of
+from qa_fast.texts.calibration import calibration_rows, shipped_pairs
 
 from ..helpers.engines import examples
 from ..helpers.programs import run_python
@@ -235,7 +235,7 @@ def test_nobody_is_told_and_nothing_is_left(tmp_path: Path) -> None:
             raise OSError("no network here")
         socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = connect
         from tests.helpers.tiny import tiny_model, tokenizer_of
-        from qa_fast.engine.calibration import calibration_rows
+        from qa_fast.texts.calibration import calibration_rows
         tokenizer = tokenizer_of("wordpiece")
         model = tiny_model(tokenizer)
         rows = calibration_rows(tokenizer, most=3)

@@ -379,7 +379,7 @@ def test_another_number_of_threads_needs_no_third_session(exported: Path) -> Non
         for threads in (2, 3, 1):
             torch.set_num_threads(threads)
             model(ids)
-            assert set(model._sessions) <= {1, threads}
+            assert len(model._sessions) <= 2
             assert model.side_by_side() == threads
     finally:
         torch.set_num_threads(before)

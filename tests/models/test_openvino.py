@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from qa_fast.engine import Engine, Options
-from qa_fast.engine.calibration import calibration_rows
 from qa_fast.models.checkpoints import CheckpointError, load_model
+from qa_fast.texts.calibration import calibration_rows
 
 from ..helpers.engines import OPTIONS, answers_of, examples, same
 from ..helpers.programs import run_python

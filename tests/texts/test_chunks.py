@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qa_fast.engine.options import default_max_seq_len
-from qa_fast.texts.chunker import Chunker, make_chunks
+from qa_fast.texts.chunker import Chunker, default_max_seq_len, make_chunks
 from qa_fast.texts.chunks import Chunks
 
 from ..helpers.tiny import FAMILIES, tokenizer_of, xquad

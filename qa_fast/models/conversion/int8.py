@@ -53,11 +53,17 @@ def quantized(graph: Any, rows: Sequence[Row]) -> Any:
     if lacking:
         raise ValueError(f"rows to calibrate the model lack {', '.join(lacking)}")
     items = [{name: row[name] for name in row if name in names} for row in rows]
-    return calibrated(graph.clone(), items)
+    ignored = _with_outliers(graph, items[:OUTLIER_ROWS])
+    return calibrated(graph.clone(), items, ignored)
 
 
-def calibrated(graph: Any, items: Sequence[Row]) -> Any:
+def calibrated(graph: Any, items: Sequence[Row], ignored: Sequence[str] = ()) -> Any:
     """``graph``, of any of NNCF's formats, quantized by what ``items``, its inputs by name, give.
+
+    Args:
+        graph: float32.
+        items: its inputs.
+        ignored: the names of operations that stay as they are.
 
     Raises:
         ImportError: NNCF is not installed.
@@ -72,7 +78,7 @@ def calibrated(graph: Any, items: Sequence[Row]) -> Any:
                 model_type=nncf.ModelType.TRANSFORMER,
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(items),
-                ignored_scope=nncf.IgnoredScope(names=_with_outliers(graph, items[:OUTLIER_ROWS])),
+                ignored_scope=nncf.IgnoredScope(names=list(ignored)),
             )
         except Exception as error:
             text = " ".join(str(error).split())[:300]

@@ -11,19 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import qa_fast.models
-from qa_fast.texts.chunker import Chunker
+from .chunker import Chunker, default_max_seq_len
 
-from .options import default_max_seq_len
-from .streams import Pair
-
-CALIBRATION_FILE = Path(qa_fast.models.__file__).parent / "calibration" / "squad1_train.jsonl"
+CALIBRATION_FILE = Path(__file__).parent / "squad1-train-240" / "questions.jsonl"
 CALIBRATION_ROWS = 300
 """Most rows: with more of them ranges hardly change, and each takes time."""
 
 
 @cache
-def shipped_pairs() -> tuple[Pair, ...]:
+def shipped_pairs() -> tuple[tuple[str, str], ...]:
     """Questions and contexts that come with the package: 240 of SQuAD's training set, in English."""
     with CALIBRATION_FILE.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
@@ -32,7 +28,7 @@ def shipped_pairs() -> tuple[Pair, ...]:
 
 def calibration_rows(
     tokenizer: Any,
-    pairs: Iterable[Pair] | None = None,
+    pairs: Iterable[tuple[str, str]] | None = None,
     *,
     position_limit: int | None = None,
     vocabulary: int | None = None,
