@@ -16,7 +16,6 @@ from .terminal import visible
 if TYPE_CHECKING:
     from qa_fast.models.conversion.export import Exported
 
-# Chunks that the ranges of int8 are found with: NNCF takes long for each, and more change little.
 
 EPILOG = """\
 [bold]Examples[/]
