@@ -7,9 +7,12 @@ in every run; ``--hypothesis-profile=deep`` draws a hundred times as many, new o
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,11 @@ from hypothesis import HealthCheck, settings
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Graphs that tests convert: one folder for all of their processes, not the user's own.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["QA_FAST_CACHE"] = tempfile.mkdtemp(prefix="qa-fast-tests-")
+    atexit.register(shutil.rmtree, os.environ["QA_FAST_CACHE"], ignore_errors=True)
 
 # A shell starts background commands with SIGINT ignored, and their children would ignore it too:
 # also those that tests interrupt.

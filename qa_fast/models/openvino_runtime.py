@@ -80,8 +80,8 @@ class OpenVINOModel(GraphModel):
     """
 
     backend = "openvino"
-    # A batch of a new shape needs 10 to 30 ms to get ready, of 200 to 500. With widths that are multiples
-    # of 8, int8 takes 5% less for the first 2,000 questions of SQuAD 2.0, bfloat16 1%; with 16 no less.
+    # A batch of a new shape needs 10 to 30 ms to get ready, of 200 to 500. Where widths are multiples of
+    # 8, int8 takes 5% less for the first 2,000 questions of SQuAD 2.0, bfloat16 1%; with 16 no less.
     width_step = 8
 
     def __init__(

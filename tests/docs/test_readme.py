@@ -64,7 +64,7 @@ def test_command_prints_what_follows_it(block: Block, folder: Path) -> None:
 def test_example_commands_in_the_text_are_ours() -> None:
     """What stands in the running text names options that exist."""
     options = {name for text in PAGES.values() for name in re.findall(r"`(--[a-z-]+)", text)}
-    commands = ("ask", "compare", "evaluate", "merge", "predict")
+    commands = ("ask", "compare", "drift", "evaluate", "export", "merge", "predict")
     shown = "".join(run([*COMMAND, command, "--help"]) for command in commands)
     assert options
     assert all(option in shown for option in options)

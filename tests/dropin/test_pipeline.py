@@ -705,7 +705,6 @@ def test_instances() -> None:
     ("asked", "runs"),
     [
         (None, torch.float32),
-        ("auto", torch.float32),
         ("float16", torch.float32),
         (torch.half, torch.float32),
         ("bfloat16", torch.bfloat16),
