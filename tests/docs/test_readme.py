@@ -82,6 +82,23 @@ def test_links_inside_the_repository_exist(page: str) -> None:
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
+def test_the_figures_of_runtimes_are_those_that_were_measured() -> None:
+    drift = json.loads((ROOT / "bench" / "results" / "drift_cpu.json").read_text())
+    names = {"PyTorch": "torch", "OpenVINO": "openvino", "ONNX Runtime": "onnx"}
+    lines = re.findall(r"^\| (PyTorch|OpenVINO|ONNX Runtime) (\w+) \|(.*)\|$", README, re.MULTILINE)
+    found = [f"{names[runtime]} {dtype}" for runtime, dtype, _ in lines]
+    assert found == [variant["name"] for variant in drift["variants"]]
+    for variant, (_, _, cells) in zip(drift["variants"], lines, strict=True):
+        f1 = variant["by_answer"]["HasAns"]["f1"]
+        low, high = f1["interval"]
+        assert [cell.strip() for cell in cells.split("|")] == [
+            f"{variant['times_as_fast']['median']:.2f}x",
+            f"{variant['same_text'] / variant['questions']:.1%}",
+            f"{f1['difference']:+.2f} ({low:+.2f} to {high:+.2f})",
+            f"{variant['score_difference']['largest']:.2f}",
+        ]
+
+
 def test_the_figures_of_a_gpu_are_those_that_were_measured() -> None:
     results = json.loads((ROOT / "bench" / "results" / "gpu_h200.json").read_text())["results"]
     alone: dict[Any, dict[str, Any]] = {}
