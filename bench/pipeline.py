@@ -10,7 +10,8 @@ all of them run on the same cores, as many as threads.
 - ours: `Engine.read`, in float32 and in the variants asked for, in turns; also from a generator, in
   turns with the list. Variants are a type, for PyTorch, or a backend and a type: ``openvino:int8``.
 - removed pipeline: transformers' ``pipeline("question-answering")`` in an interpreter that has
-  transformers 5.2.0, the last release with it, at batch sizes 1, 8 and 32; the best one counts
+  transformers 5.2.0, the last release with it, at batch sizes 1, 8 and 32, in turns with ours; the best
+  one counts
 - loop: one question at a time with a matrix of all spans, as courses teach it. It neither widens
   answers to words nor adds up those with the same text, so some differ; how many agree is printed
 
@@ -82,25 +83,23 @@ import json, logging, sys, time, warnings
 warnings.simplefilter("ignore")
 import torch, transformers
 transformers.logging.set_verbosity_error()
-folder, device, dtype, batch_sizes, rounds = sys.argv[1:]
+folder, device, dtype = sys.argv[1:]
 pairs = json.load(open(folder + "/pairs.json"))
 questions, contexts = map(list, zip(*pairs))
 qa = transformers.pipeline(
     "question-answering", model=folder, tokenizer=folder, device=device, dtype=getattr(torch, dtype)
 )
-found = {"answers": None, "seconds": {}}
-for size in map(int, batch_sizes.split(",")):
-    qa(question=questions[:32], context=contexts[:32], batch_size=size)
-    times = []
-    for _ in range(int(rounds)):
-        begin = time.perf_counter(), time.process_time()
-        answers = qa(question=questions, context=contexts, batch_size=size)
-        times.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
-    found["seconds"][size] = times
-    found["answers"] = answers
-status = open("/proc/self/status").read()
-found["peak_mb"] = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-print(json.dumps(found))
+warm = set()
+for line in sys.stdin:  # a batch size: a round
+    size = int(line)
+    if size not in warm:
+        qa(question=questions[:32], context=contexts[:32], batch_size=size)
+        warm.add(size)
+    begin = time.perf_counter(), time.process_time()
+    answers = qa(question=questions, context=contexts, batch_size=size)
+    times = time.perf_counter() - begin[0], time.process_time() - begin[1]
+    peak = int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) / 1024
+    print(json.dumps({"answers": answers, "times": times, "peak_mb": peak}), flush=True)
 """
 
 
@@ -284,9 +283,17 @@ def ours(engine: Engine, pairs: list[Pair], rounds: int, *, streams: bool = True
 
 
 def in_turns(
-    folder: str, device: str, variants: list[str], pairs: list[Pair], rounds: int
+    folder: str,
+    device: str,
+    variants: list[str],
+    pairs: list[Pair],
+    rounds: int,
+    peer_python: Path | None,
 ) -> dict[str, dict[str, Any]]:
-    """What came of each variant; the rounds of all are in turns, as a machine is not always as fast."""
+    """What came of each variant and of the removed pipeline.
+
+    Rounds of all are in turns, as a machine is not always as fast.
+    """
     runs, loads = {}, {}
     model = AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
     for variant in variants:
@@ -294,9 +301,15 @@ def in_turns(
         engine = load(folder, device, variant)
         loads[variant] = time.perf_counter() - begin
         runs[variant] = Ours(engine, pairs, model)
+    removed = None
+    if peer_python is not None:
+        dtype = variants[0].partition("+")[0].rpartition(":")[2]
+        removed = RemovedPipeline(peer_python, folder, pairs, device, dtype)
     for _ in range(rounds):
         for run in runs.values():
             run.round()
+        if removed is not None:
+            removed.round()
     for _ in range(rounds):
         runs[variants[0]].stream()
     found = {}
@@ -307,6 +320,8 @@ def in_turns(
             with ProcessPoolExecutor(1, get_context("spawn")) as alone:
                 peak = alone.submit(peak_of, folder, variant, pairs[:256]).result()
             found[f"ours {variant}"]["peak_mb"] = peak
+    if removed is not None:
+        found["removed pipeline"] = removed.found()
     return found
 
 
@@ -360,21 +375,41 @@ def matmul_rate(device: str, dtype: torch.dtype) -> float:
     return 5 * 2 * n**3 / min(timed(run, 5)[1])[0]
 
 
-def removed_pipeline(
-    python: Path, folder: str, pairs: list[Pair], device: str, dtype: str, rounds: int
-) -> dict[str, Any]:
-    """The removed pipeline at its best batch size."""
-    (Path(folder) / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
-    arguments = [folder, device, dtype, ",".join(map(str, BATCH_SIZES)), str(rounds)]
-    done = subprocess.run(
-        [python, "-c", PEER, *arguments], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"the removed pipeline failed:\n{done.stderr[-2000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    by_size = {size: median(times) for size, times in found["seconds"].items()}
-    best = min(by_size, key=by_size.__getitem__)
-    return {**found, "seconds": found["seconds"][best], "batch_size": int(best), "by_size": by_size}
+class RemovedPipeline:
+    """The removed pipeline in a process of its own, which reads the pairs round by round."""
+
+    def __init__(
+        self, python: Path, folder: str, pairs: list[Pair], device: str, dtype: str
+    ) -> None:
+        (Path(folder) / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
+        self._times: dict[int, Times] = {size: [] for size in BATCH_SIZES}
+        self._last: dict[str, Any] = {}
+        self._process = subprocess.Popen(
+            [python, "-c", PEER, folder, device, dtype],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def round(self) -> None:
+        """Read all pairs once at each batch size."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        for size, times in self._times.items():
+            print(size, file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+            if not line:
+                sys.exit("the removed pipeline failed: see above")
+            self._last = json.loads(line)
+            times.append(tuple(self._last.pop("times")))
+
+    def found(self) -> dict[str, Any]:
+        """Its answers, and its times at its best batch size; the process ends."""
+        self._process.communicate()
+        by_size = {size: median(times) for size, times in self._times.items()}
+        best = min(by_size, key=by_size.__getitem__)
+        kept = {"seconds": self._times[best], "batch_size": best, "by_size": by_size}
+        return {**self._last, **kept}
 
 
 def loop(engine: Engine, pairs: list[Pair]) -> dict[str, Any]:
@@ -492,14 +527,9 @@ def main(
             os.environ["QA_FAST_CACHE"] = f"{folder}/cache"
             for kind in text or ["shared", "unique"]:
                 pairs = texts(data, kind, limit)
-                found = in_turns(folder, device, variants, pairs, rounds)
+                found = in_turns(folder, device, variants, pairs, rounds, peer_python)
                 if with_loop:
                     found["loop"] = loop(load(folder, device, variants[0]), pairs)
-                if peer_python is not None:
-                    dtype = variants[0].partition("+")[0].rpartition(":")[2]
-                    found["removed pipeline"] = removed_pipeline(
-                        peer_python, folder, pairs, device, dtype, rounds
-                    )
                 shown = rows_of(model_name, kind, pairs, found, device)
                 report(shown, device)
                 rows += shown

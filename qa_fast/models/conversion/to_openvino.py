@@ -299,7 +299,7 @@ def _check(graph: Any, module: Any, names: Sequence[str], known: Architecture) -
                 f"the conversion of {kind} to OpenVINO cannot be trusted: it fails for a batch of "
                 f"{list(shape)}: {text}"
             ) from error
-        read = batch.get("attention_mask", torch.ones(shape)).bool()
+        read = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
         for a, b in zip(wanted, given, strict=True):
             worst = max(worst, _difference(a[read], b[read]))
     if not worst <= TOLERANCE:
