@@ -65,7 +65,8 @@ def architecture_of(config: Any) -> Architecture:
         return Architecture()
     try:
         # Another type would become torch's default meanwhile, for all threads.
-        config.dtype = torch.float32
+        # The attribute was renamed in Transformers 4.56.
+        setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", torch.float32)
         with torch.inference_mode(False), as_by_default("cpu"), torch.device("meta"):
             return architecture(AutoModelForQuestionAnswering.from_config(config))
     except Exception:  # whatever a configuration from elsewhere may lead to
