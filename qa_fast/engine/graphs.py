@@ -75,9 +75,9 @@ def _holds(folder: Path, names: Iterable[str]) -> Iterable[Path]:
 def tokenizer_folder(model: str | Path) -> str | Path:
     """Where the tokenizer of a named model is: for the file of a graph, the folder above."""
     path = Path(model)
-    if path.suffix not in (".onnx", ".xml") or not path.is_file():
+    if path.suffix != ".onnx" or not path.is_file():
         return model
-    return path.parent.parent if path.parent.name in _FILES else path.parent
+    return path.parent.parent if path.parent.name == "onnx" else path.parent
 
 
 def open_graph(
@@ -141,8 +141,8 @@ def make_graph(
     return openvino_model(model, dtype=dtype or "float32", calibration=rows)
 
 
-def probe(model: Any, tokenizer: Any) -> list[Arguments]:
-    """A few texts as ``model`` reads them."""
+def probe(model: Any, tokenizer: Any) -> Iterator[Arguments]:
+    """A few texts as ``model`` reads them; nothing is done before the first is taken."""
     takes = TorchRuntime(model).arguments(tokenizer)
     rows = calibration_rows(
         tokenizer,
@@ -150,10 +150,8 @@ def probe(model: Any, tokenizer: Any) -> list[Arguments]:
         vocabulary=vocabulary_size(model),
         most=PROBE_ROWS,
     )
-    return [
-        {name: torch.from_numpy(array) for name, array in row.items() if name in takes}
-        for row in rows
-    ]
+    for row in rows:
+        yield {name: torch.from_numpy(array) for name, array in row.items() if name in takes}
 
 
 def calibration_pairs(given: Any) -> Iterable[Pair] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from time import perf_counter
@@ -40,16 +40,17 @@ def has_bfloat16() -> bool:
     return flags is not None and not _INSTRUCTIONS.isdisjoint(flags[1].split())
 
 
-def bfloat16_pays(model: Any, batches: Sequence[Arguments]) -> bool:
+def bfloat16_pays(model: Any, batches: Iterable[Arguments]) -> bool:
     """Whether ``model`` in bfloat16 is faster, and near to what it is in float32.
 
     Args:
         model: a torch module on the CPU, in float32, which stays as it is.
         batches: what to try it with, masks included: real texts, as others say little about how far it
-            drifts.
+            drifts. Not taken where the processor has no bfloat16.
     """
     if not has_bfloat16():
         return False
+    batches = list(batches)
     full = TorchRuntime(model)
     try:
         narrow = TorchRuntime(deepcopy(model), dtype=torch.bfloat16)

@@ -102,25 +102,25 @@ def openvino_model(
             graph, config=config, dtype=dtype, known=known, unquantized=unquantized
         )
 
-    parts = _parts(module) if store else {}
+    plain = _parts(module) if store else {}
     if dtype == "int8":
-        parts |= {"calibration": _digest(rows), "nncf": load_nncf().__version__}
+        parts = {**plain, "calibration": _digest(rows), "nncf": load_nncf().__version__}
         entry = store.find(key_of(parts)) if store else None
         if entry is not None:
             return ready(_graph(entry), dtype, entry.notes["unquantized"])
-        graph = _float_graph(module, known, store)
-        graph = quantized(graph, rows)
+        graph = quantized(_float_graph(module, known, store, plain), rows)
         found = ready(graph, dtype, what_stays(graph))
         if store is not None:
             notes = {"unquantized": found.unquantized}
             store.keep(key_of(parts), lambda folder: found.save(folder / FILE), notes)
         return found
-    return ready(_float_graph(module, known, store), dtype)
+    return ready(_float_graph(module, known, store, plain), dtype)
 
 
-def _float_graph(module: Any, known: Architecture, store: GraphCache | None) -> Any:
-    """The float32 graph of ``module``: the one that is kept, or a new one."""
-    parts = _parts(module) if store else {}
+def _float_graph(
+    module: Any, known: Architecture, store: GraphCache | None, parts: dict[str, Any]
+) -> Any:
+    """The float32 graph of ``module``, made from ``parts``: the one that is kept, or a new one."""
     entry = store.find(key_of(parts)) if store else None
     if entry is not None:
         return _graph(entry)
